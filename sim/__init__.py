@@ -1,1 +1,1 @@
-"""."""
+"""Whole swarms in one process: worlds, faults, attacks, reports."""

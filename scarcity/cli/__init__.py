@@ -1,1 +1,1 @@
-"""."""
+"""The command `scarcity`. Its subcommands are entry points of group `scarcity.commands`."""

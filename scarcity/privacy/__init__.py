@@ -1,1 +1,1 @@
-"""."""
+"""Differential privacy: calibration, mechanisms, the filter and its ledger. Pure numbers: no packets."""
