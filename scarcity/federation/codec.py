@@ -1,0 +1,268 @@
+"""One canonical binary form for everything that is said between parties.
+
+A message is a frozen attrs class; its annotations are the closed schema. The bytes are
+
+    u32 length of the header | header: msgpack [version, kind, [field, ...]] | raw bytes of the arrays, in field order
+
+An array stands in the header as its shape only: the dtype is the annotation's, little-endian. Decoding is strict: exact
+number of fields, exact types, no trailing bytes, no NaN, and the header must be the very bytes that encoding gives
+again, so one message has one form and a signature over it has one meaning. Every limit of msgpack is set, because the
+defaults let a megabyte of empty containers cost half a second and 73 MB.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import struct
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import attrs
+import msgpack
+import numpy as np
+
+from scarcity.errors import CodecError, LocalError
+
+Message = TypeVar("Message")
+_LENGTH = struct.Struct("<I")
+_MAX_DIMENSIONS = 2
+
+
+@attrs.frozen
+class CodecLimits:
+    """What a decoder accepts before it allocates anything.
+
+    Attributes:
+        message_bytes: whole message. The default holds a vector of 10^6 int64 twice over.
+        header_bytes: the msgpack part. A roster of 10,000 members takes about 1 MB.
+        items: elements of one tuple.
+        text_bytes: one string or byte string inside the header.
+    """
+
+    message_bytes: int = 16 << 20
+    header_bytes: int = 4 << 20
+    items: int = 65_536
+    text_bytes: int = 4 << 20
+
+
+class _Arrays:
+    """The raw tail of a message: array bytes in field order."""
+
+    def __init__(self, data: bytes | memoryview = b"") -> None:
+        self.chunks: list[bytes] = []
+        self._data = memoryview(data)
+        self._at = 0
+
+    def put(self, array: np.ndarray[Any, Any]) -> None:
+        self.chunks.append(array.tobytes())
+
+    def take(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        size = math.prod(shape) * dtype.itemsize
+        if size > len(self._data) - self._at:
+            raise CodecError(f"array of shape {shape} needs {size} bytes, {len(self._data) - self._at} are left")
+        chunk = self._data[self._at : self._at + size]
+        self._at += size
+        return np.frombuffer(chunk, dtype=dtype).reshape(shape)
+
+    def finish(self) -> None:
+        if self._at != len(self._data):
+            raise CodecError(f"{len(self._data) - self._at} bytes after the last array")
+
+
+@attrs.frozen
+class _Coder:
+    """How values of one annotation become msgpack values and come back."""
+
+    pack: Callable[[Any, _Arrays], Any]
+    unpack: Callable[[Any, _Arrays], Any]
+
+
+def _scalar(kind: type) -> _Coder:
+    def check(value: Any, _arrays: _Arrays) -> Any:
+        # The exact type, because bool is an int in Python and would be a second form of 0 and 1.
+        if type(value) is not kind:
+            raise CodecError(f"expected {kind.__name__}, got {type(value).__name__}")
+        if isinstance(value, float) and math.isnan(value):
+            raise CodecError("NaN is not a value of the wire format")
+        return value
+
+    return _Coder(check, check)
+
+
+def _enumeration(kind: type[enum.Enum]) -> _Coder:
+    def unpack(value: Any, _arrays: _Arrays) -> Any:
+        try:
+            return kind(value)
+        except ValueError:
+            raise CodecError(f"{value!r} is no {kind.__name__}") from None
+
+    return _Coder(lambda value, _arrays: value.value, unpack)
+
+
+def _array(hint: Any) -> _Coder:
+    dtype = np.dtype(typing.get_args(typing.get_args(hint)[1])[0]).newbyteorder("<")
+
+    def pack(value: Any, arrays: _Arrays) -> Any:
+        if not isinstance(value, np.ndarray) or value.dtype != dtype or value.ndim > _MAX_DIMENSIONS:
+            raise CodecError(f"expected an array of {dtype}, got {getattr(value, 'dtype', type(value).__name__)}")
+        arrays.put(value)
+        return list(value.shape)
+
+    def unpack(value: Any, arrays: _Arrays) -> Any:
+        sound = isinstance(value, list) and len(value) <= _MAX_DIMENSIONS
+        if not sound or any(type(size) is not int or size < 0 for size in value):
+            raise CodecError(f"expected the shape of an array, got {value!r}")
+        return arrays.take(dtype, tuple(value))
+
+    return _Coder(pack, unpack)
+
+
+def _sequence(item: _Coder) -> _Coder:
+    def pack(value: Any, arrays: _Arrays) -> Any:
+        return [item.pack(part, arrays) for part in value]
+
+    def unpack(value: Any, arrays: _Arrays) -> Any:
+        if not isinstance(value, list):
+            raise CodecError(f"expected a list, got {type(value).__name__}")
+        return tuple(item.unpack(part, arrays) for part in value)
+
+    return _Coder(pack, unpack)
+
+
+def _fixed(items: list[_Coder]) -> _Coder:
+    def pack(value: Any, arrays: _Arrays) -> Any:
+        return [item.pack(part, arrays) for item, part in zip(items, value, strict=True)]
+
+    def unpack(value: Any, arrays: _Arrays) -> Any:
+        if not isinstance(value, list) or len(value) != len(items):
+            raise CodecError(f"expected a list of {len(items)}")
+        return tuple(item.unpack(part, arrays) for item, part in zip(items, value, strict=True))
+
+    return _Coder(pack, unpack)
+
+
+def _optional(inner: _Coder) -> _Coder:
+    return _Coder(
+        lambda value, arrays: None if value is None else inner.pack(value, arrays),
+        lambda value, arrays: None if value is None else inner.unpack(value, arrays),
+    )
+
+
+def _record(kind: type) -> _Coder:
+    hints = typing.get_type_hints(kind)
+    names = [field.name for field in attrs.fields(kind)]
+    fields = _fixed([_coder(hints[name]) for name in names])
+
+    def pack(value: Any, arrays: _Arrays) -> Any:
+        if type(value) is not kind:
+            raise CodecError(f"expected {kind.__name__}, got {type(value).__name__}")
+        return fields.pack([getattr(value, name) for name in names], arrays)
+
+    def unpack(value: Any, arrays: _Arrays) -> Any:
+        parts = fields.unpack(value, arrays)
+        try:
+            return kind(*parts)
+        except (LocalError, ValueError, TypeError) as error:  # the class's own validators
+            raise CodecError(f"{kind.__name__}: {error}") from None
+
+    return _Coder(pack, unpack)
+
+
+def _coder(hint: Any) -> _Coder:
+    """Return the coder of one annotation; an annotation outside the closed set is our own bug."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is np.ndarray:
+        return _array(hint)
+    if origin is tuple:
+        if len(args) == 2 and args[1] is Ellipsis:
+            return _sequence(_coder(args[0]))
+        return _fixed([_coder(arg) for arg in args])
+    if origin in (types.UnionType, typing.Union):
+        inner = [arg for arg in args if arg is not type(None)]
+        assert len(inner) == 1, f"only T | None is a union of the wire format, not {hint}"
+        return _optional(_coder(inner[0]))
+    if hint in (int, float, str, bytes, bool):
+        return _scalar(hint)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return _enumeration(hint)
+    assert isinstance(hint, type), f"{hint} is not of the wire format"
+    return _record(hint)
+
+
+class Codec(Generic[Message]):
+    """Encode and decode the messages of one closed table.
+
+    Args:
+        kinds: wire name -> frozen attrs class.
+        version: first field of every header; another version is refused.
+        limits: bounds of the decoder.
+    """
+
+    def __init__(self, kinds: Mapping[str, type[Message]], *, version: int, limits: CodecLimits | None = None) -> None:
+        self._version = version
+        self._limits = limits or CodecLimits()
+        self._names = {kind: name for name, kind in kinds.items()}
+        self._coders = {name: _record(kind) for name, kind in kinds.items()}
+
+    def kind_of(self, message: Message) -> str:
+        """Return the wire name of a message's class."""
+        return self._names[type(message)]
+
+    def encode(self, message: Message) -> bytes:
+        """Return the canonical bytes.
+
+        Raises:
+            CodecError: a field does not have its annotated type (our own bug: peers cannot cause it).
+        """
+        name, arrays = self.kind_of(message), _Arrays()
+        header = msgpack.packb([self._version, name, self._coders[name].pack(message, arrays)])
+        return b"".join([_LENGTH.pack(len(header)), header, *arrays.chunks])
+
+    def decode(self, data: bytes | memoryview) -> Message:
+        """Return the message of canonical bytes; arrays are read-only views of `data`.
+
+        Raises:
+            CodecError: anything else than the canonical bytes of a known message.
+        """
+        view = memoryview(data)
+        header = self._header(view)
+        version, name, fields = self._parts(header)
+        if version != self._version:
+            raise CodecError(f"version {version!r} is not the version {self._version} spoken here")
+        if not isinstance(name, str) or name not in self._coders:
+            raise CodecError(f"unknown message {str(name)[:40]!r}")
+        arrays = _Arrays(view[_LENGTH.size + len(header) :])
+        message = self._coders[name].unpack(fields, arrays)
+        arrays.finish()
+        if msgpack.packb([version, name, fields]) != header:
+            raise CodecError(f"{name}: not the canonical form")
+        return typing.cast("Message", message)
+
+    def _header(self, view: memoryview) -> bytes:
+        if not _LENGTH.size <= len(view) <= self._limits.message_bytes:
+            raise CodecError(f"a message of {len(view)} bytes; allowed are 4 to {self._limits.message_bytes}")
+        (length,) = _LENGTH.unpack_from(view)
+        if length > min(self._limits.header_bytes, len(view) - _LENGTH.size):
+            raise CodecError(f"a header of {length} bytes does not fit")
+        return bytes(view[_LENGTH.size : _LENGTH.size + length])
+
+    def _parts(self, header: bytes) -> list[Any]:
+        try:
+            parts = msgpack.unpackb(
+                header,
+                raw=False,
+                use_list=True,
+                max_str_len=self._limits.text_bytes,
+                max_bin_len=self._limits.text_bytes,
+                max_array_len=self._limits.items,
+                max_map_len=0,
+                max_ext_len=0,
+            )
+        except (ValueError, msgpack.UnpackException, RecursionError) as error:
+            raise CodecError(f"not msgpack within the limits: {type(error).__name__}") from None
+        if not isinstance(parts, list) or len(parts) != 3:
+            raise CodecError("expected [version, kind, fields]")
+        return parts
