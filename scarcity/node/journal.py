@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from scarcity.errors import LedgerCorrupt, LedgerInUse
+from scarcity.errors import BudgetError, LedgerCorrupt, LedgerInUse
 from scarcity.privacy.ledger import LedgerRecord, decode_ledger, encode_record
 
 _SCHEMA = (
@@ -76,6 +76,7 @@ class SqliteJournal:
     Raises:
         LedgerInUse: another connection holds the file; raised at once.
         LedgerCorrupt: the file is damaged.
+        BudgetError: the file system cannot keep a write-ahead log.
 
     Used from the thread that opened it. Cost of an append: one fsync.
     """
@@ -93,8 +94,11 @@ class SqliteJournal:
 
     def _open(self) -> None:
         # EXCLUSIVE before WAL: the lock is then kept for the life of the connection and no shared memory is used.
-        for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
-            self._connection.execute(f"PRAGMA {pragma}")
+        self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        mode = self._connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        if mode != "wal":  # SQLite answers with what it did instead of raising
+            raise BudgetError(f"{self._path}: this file system cannot keep a write-ahead log (SQLite chose {mode})")
+        self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.execute("BEGIN EXCLUSIVE")
         for statement in _SCHEMA:
             self._connection.execute(statement)

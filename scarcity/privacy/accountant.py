@@ -17,6 +17,7 @@ from __future__ import annotations
 import enum
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from typing import NoReturn
 
 import attrs
 
@@ -47,9 +48,13 @@ class _Stage(enum.Enum):
     VOID = "void"
 
 
-@attrs.define(eq=False)
+# Handed to `Reservation` by filters alone, so that nobody makes an uncharged one by accident.
+_ISSUER = object()
+
+
+@attrs.define(eq=False, init=False)
 class Reservation:
-    """The right to draw the noise of one release, once. Only a filter makes one.
+    """The right to draw the noise of one release, once. Only a filter makes one, and it cannot be copied.
 
     Attributes:
         ledger_id: the ledger that was charged.
@@ -63,6 +68,17 @@ class Reservation:
     event: GaussianEvent = attrs.field(on_setattr=attrs.setters.frozen)
     rows: Rows | None = attrs.field(on_setattr=attrs.setters.frozen)
     _stage: _Stage = attrs.field(default=_Stage.RESERVED, init=False)
+
+    def __init__(
+        self, ledger_id: str, release_id: str, event: GaussianEvent, rows: Rows | None, *, issuer: object
+    ) -> None:
+        if issuer is not _ISSUER:
+            raise LocalError("only the reserve() of a filter or accountant makes a reservation")
+        self.__attrs_init__(ledger_id, release_id, event, rows)
+
+    def __reduce__(self) -> NoReturn:
+        # A copy would have a life of its own: draw with one, void the other. Copying and pickling come through here.
+        raise LocalError("a reservation cannot be copied")
 
     @property
     def live(self) -> bool:
@@ -234,7 +250,7 @@ class PrivacyFilter:
         if not total <= self._allowance:
             asked = f"sigma={event.sigma!r}, sensitivity={event.sensitivity!r}, rows={rows}"
             raise PrivacyBudgetExceeded(asked, str(self.remaining(rows)), self.ledger_id)
-        reservation = Reservation(self.ledger_id, release_id, event, rows)
+        reservation = Reservation(self.ledger_id, release_id, event, rows, issuer=_ISSUER)
         self._open[release_id] = reservation
         return reservation, self._append(reservation, purpose, RecordState.RESERVED)
 

@@ -53,3 +53,12 @@ def test_extreme_budgets_keep_their_digits(epsilon: float, delta: float) -> None
     mu = mu_max(epsilon, delta)
     assert epsilon_of(mu, delta) == pytest.approx(epsilon, rel=1e-8, abs=0.0)
     assert epsilon_of(mu * (1 + 1e-8), delta) > epsilon
+
+
+@pytest.mark.parametrize(("releases", "local", "summed"), [(1, 10.0, 0.5), (10, 31.6, 1.58)])
+def test_the_price_that_the_docs_print(releases: int, local: float, summed: float) -> None:
+    """Error of a 100-client mean of 10,000 coordinates in units of C, at epsilon 10 and delta 1e-5."""
+    budget, clients, root_d = PrivacyParams(10.0, 1e-5), 100, 100.0
+    each = calibrate_gaussian(budget, releases, sensitivity=2.0) * root_d / math.sqrt(clients)
+    once = calibrate_gaussian(budget, releases, sensitivity=1.0) * root_d / clients
+    assert (each, once) == (pytest.approx(local, rel=5e-3), pytest.approx(summed, rel=5e-3))

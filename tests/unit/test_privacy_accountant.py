@@ -1,6 +1,9 @@
 """Life of a reservation, and what the accountant refuses."""
 
+import copy
 import math
+import pickle
+from collections.abc import Callable
 
 import attrs
 import pytest
@@ -16,6 +19,7 @@ from scarcity.privacy import (
     PrivacyParams,
     PrivacyUnit,
     RecordState,
+    Reservation,
 )
 
 _BUDGET = PrivacyParams(10.0, 1e-5)
@@ -79,6 +83,24 @@ def test_a_reservation_ends_once(end: str, again: str) -> None:
     with pytest.raises(LocalError):
         reservation.mark_drawn()
     assert len(accountant.ledger()) == 2
+
+
+@pytest.mark.parametrize("trick", [copy.copy, copy.deepcopy, attrs.evolve, pickle.dumps], ids=lambda f: f.__name__)
+def test_a_reservation_cannot_be_copied(trick: Callable[[object], object]) -> None:
+    reservation = PrivacyAccountant(_BUDGET).reserve(_EVENT, "r1", "p")
+    with pytest.raises((LocalError, TypeError)):
+        trick(reservation)
+
+
+def test_a_reservation_made_by_hand_is_refused() -> None:
+    with pytest.raises(LocalError, match="only the reserve"):
+        Reservation("ledger", "r1", _EVENT, None, issuer=object())
+
+
+def test_what_was_reserved_cannot_be_changed() -> None:
+    reservation = PrivacyAccountant(_BUDGET).reserve(_EVENT, "r1", "p")
+    with pytest.raises(attrs.exceptions.FrozenAttributeError):
+        reservation.event = GaussianEvent(9.0, 1.0)
 
 
 def test_a_reservation_of_another_filter_is_refused() -> None:
