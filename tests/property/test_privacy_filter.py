@@ -20,6 +20,7 @@ from scarcity.privacy import (
     epsilon_of,
     mu_max,
 )
+from scarcity.privacy.calibration import CHARGE_BITS, allowance, charge
 
 _BUDGET = PrivacyParams(10.0, 1e-5)
 _MU_SQUARED = mu_max(10.0, 1e-5) ** 2
@@ -54,6 +55,26 @@ def test_a_calibrated_sigma_pays_for_exactly_its_releases(
     assert PrivacyFilter(budget).max_releases(event) == releases
     less = GaussianEvent(math.nextafter(event.sigma, 0.0), sensitivity)
     assert PrivacyFilter(budget).max_releases(less) < releases
+
+
+@given(event=events, factor=st.sampled_from([1, 2]))
+def test_a_charge_is_the_exact_rational_rounded_up_and_an_allowance_rounded_down(
+    event: GaussianEvent, factor: int
+) -> None:
+    exact = (factor * Fraction(event.sensitivity) / Fraction(event.sigma)) ** 2 * 2**CHARGE_BITS
+    assert charge(event, factor=factor) - 1 < exact <= charge(event, factor=factor)
+    allowed = Fraction(mu_max(10.0, 1e-5)) ** 2 * 2**CHARGE_BITS
+    assert allowance(_BUDGET) <= allowed < allowance(_BUDGET) + 1
+
+
+def test_the_filter_fills_the_allowance_to_its_last_unit_and_not_beyond() -> None:
+    mu = mu_max(10.0, 1e-5)
+    accountant = PrivacyAccountant(_BUDGET)
+    accountant.reserve(GaussianEvent(1.0, mu), "all of it", "p")
+    assert accountant.max_releases(GaussianEvent(1e30, 1e-30)) == 0
+    assert accountant.remaining().epsilon == 0.0
+    with pytest.raises(PrivacyBudgetExceeded):
+        accountant.reserve(GaussianEvent(1e150, 1e-150), "the smallest there is", "p")
 
 
 @given(chosen=st.lists(events, max_size=12), seed=st.randoms(use_true_random=False))
