@@ -102,7 +102,8 @@ class Bulyan:
         f: number of rows that may lie; needs n >= 4 f + 3.
 
     Weights weigh the values of the last mean, and the f heaviest rows must hold less than a quarter of the weight.
-    Ties go to the lowest row, and in the second stage to the lower values. Weak on heterogeneous data.
+    Ties go to the row of lesser score among all rows, then to the lowest row; in the second stage to the lower values.
+    Weak on heterogeneous data.
     Cost: the Gram matrix, O(n³ log n) for the choice, one sort of each column.
     Source: El Mhamdi et al., ICML 2018. The last choices are made among 2 f + 1 rows, where n − f − 2 neighbours can be
     none at f = 1; we count at least one, because a sum over none would pick the lowest row whatever it says.
@@ -127,7 +128,9 @@ class Bulyan:
         first = krum_scores(distances, max(1, n - self.f - 2))
         while len(chosen) < n - 2 * self.f:
             scores = krum_scores(distances[np.ix_(left, left)], max(1, left.size - self.f - 2))
-            best = int(np.argmin(scores))
+            # With one neighbour left to count, the two nearest rows tie always; the first score decides, so that the
+            # choice depends on the rows and not on their order.
+            best = int(np.lexsort((first[left], scores))[0])
             chosen.append(int(left[best]))
             left = np.delete(left, best)
         return chosen, first
