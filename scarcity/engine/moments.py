@@ -38,7 +38,7 @@ class Moments:
 
     schema: Schema
     form: Form
-    vector: FloatArray = attrs.field(converter=frozen_copy, eq=_same_array, repr=False)
+    vector: FloatArray = attrs.field(converter=frozen_copy, eq=_same_array, hash=False, repr=False)
     rows: int
     parties: int = 1
     noise_std: float = 0.0

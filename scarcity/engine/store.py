@@ -33,20 +33,21 @@ def _sorted_ids(ids: Iterable[bytes]) -> tuple[bytes, ...]:
 
 @attrs.frozen
 class EvidenceRecord:
-    """Moments that came from somewhere, immutable, named by the hash of all that it says.
+    """Moments that came from somewhere, immutable, named by the hash of all that it says (equal iff the ids are).
 
     Attributes:
         scope: whose evidence it is: "global", a basket's id, a party's id.
         moments: the statistics; their schema, rows, parties and noise are the record's.
         origin: what made it ("round 3"); tells apart equal statistics of different rounds.
-        supersedes: ids of the records that its moments contain.
+        supersedes: ids of all records that its moments contain, those below a cumulative one too: a store that does
+            not hold the cumulative one could not know them.
     """
 
-    scope: str
-    moments: Moments
-    origin: str = ""
-    supersedes: tuple[bytes, ...] = attrs.field(default=(), converter=_sorted_ids)
-    id: bytes = attrs.field(init=False, eq=False)
+    scope: str = attrs.field(eq=False)
+    moments: Moments = attrs.field(eq=False)
+    origin: str = attrs.field(default="", eq=False)
+    supersedes: tuple[bytes, ...] = attrs.field(default=(), converter=_sorted_ids, eq=False)
+    id: bytes = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         for field in ("scope", "origin"):

@@ -114,8 +114,9 @@ def fit_var(moments: Moments) -> VarFit:
     """Return the VAR(L) of the moments.
 
     Returns:
-        the fit. Standard errors carry the sampling error, times sqrt(1.5) for "differenced" (overlap of differences),
-        and the privacy noise: noise_std^2 * diag(R^-2) * (1 + |b|^2) per coefficient, R the regressors' moments.
+        the fit. Standard errors carry the sampling error, times sqrt(1.5) for "differenced" (differences overlap),
+        and the first-order effect of the privacy noise: for "differenced" with the noise of one Gamma(h) standing in
+        several blocks of the regressors' moments R, else noise_std^2 * diag(R^-2) * (1 + |b|^2) per coefficient.
 
     Raises:
         InsufficientInputs: not more rows than parameters.
@@ -127,9 +128,14 @@ def fit_var(moments: Moments) -> VarFit:
     floor = np.maximum(equations.noise_std, 1e-14 * np.abs(np.diag(equations.own)))
     variances = np.maximum(np.diag(residual), floor)
     sampling = equations.inflation**2 * np.outer(variances, np.diag(inverse)) / equations.rows
-    noise = equations.noise_std**2 * np.outer(1.0 + np.square(coefficients).sum(axis=1), np.square(inverse).sum(axis=1))
-    se = np.where(identified[None, :], np.sqrt(np.maximum(sampling + noise, 0.0)), np.inf)
     p, lags = moments.schema.num_variables, moments.schema.lags
+    if moments.form == "differenced":
+        noise = equations.noise_std**2 * _toeplitz_noise(_by_lag(coefficients, p, lags), inverse)
+    else:
+        noise = equations.noise_std**2 * np.outer(
+            1.0 + np.square(coefficients).sum(axis=1), np.square(inverse).sum(axis=1)
+        )
+    se = np.where(identified[None, :], np.sqrt(np.maximum(sampling + noise, 0.0)), np.inf)
     return VarFit(
         names=moments.schema.names,
         scales=public_scales(moments.schema),
@@ -192,6 +198,34 @@ def _differenced_equations(moments: Moments) -> _NormalEquations:
         gammas = np.array([_corrected(observed[lag], implied, lag, horizon) for lag in range(lags + 1)])
         equations = _yule_walker(gammas, rows, df, noise)
     return equations
+
+
+def _toeplitz_noise(coefficients: FloatArray, inverse: FloatArray) -> FloatArray:
+    """Return shape (p, L p): variance of each coefficient under unit noise on gamma(0..L), to first order.
+
+    With A_0 = -1, noise N_h on gamma(h) (N_{-h} = N_h^T) and W = R^-1 in block rows W_k, the coefficients move by
+    -sum_{k, l} A_l N_{k-l} W_k. Noise N_0 is symmetric, of variance 1 on its diagonal and 1/2 off it. Taking the blocks
+    of R as independent makes null z values 1.18 wide where they should be 1 (8 variables, autocorrelation .8).
+    """
+    lags, p, _ = coefficients.shape
+    left = np.concatenate((-np.eye(p)[None], coefficients)).transpose(1, 0, 2)  # (target, l, variable)
+    right = inverse.reshape(lags, p, lags * p).transpose(2, 0, 1)  # (column, k - 1, variable)
+    left_left = np.einsum("ila,ima->lmi", left, left)[..., None]
+    right_right = np.einsum("cka,cna->knc", right, right)[:, :, None, :]
+    left_right = np.einsum("ila,cka->lkic", left, right)
+    total = np.zeros((p, lags * p))
+    for lag in range(lags + 1):
+        ahead = [(i, i + lag - 1) for i in range(lags + 1) if 1 <= i + lag <= lags]
+        behind = [(i, i - lag - 1) for i in range(lags + 1) if 1 <= i - lag <= lags]
+        share = 0.5 if lag == 0 else 1.0  # at lag 0 both lists are the same terms: the symmetric part of their sum
+        for terms in (ahead,) if lag == 0 else (ahead, behind):
+            for i, k in terms:
+                for m, n in terms:
+                    total += share * left_left[i, m] * right_right[k, n]
+        for i, k in ahead:
+            for m, n in behind:
+                total += (0.5 if lag == 0 else 2.0) * left_right[i, n] * left_right[m, k]
+    return total
 
 
 def _corrected(observed: FloatArray, implied: list[FloatArray], lag: int, horizon: int) -> FloatArray:

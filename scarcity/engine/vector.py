@@ -40,7 +40,7 @@ class VectorLayout:
     """
 
     dimension: int
-    noise_scales: FloatArray = attrs.field(eq=attrs.cmp_using(eq=np.array_equal))
+    noise_scales: FloatArray = attrs.field(eq=attrs.cmp_using(eq=np.array_equal), hash=False)
     sensitivity: float
     max_abs_per_row: int
 
@@ -56,7 +56,9 @@ class Increment:
         form: which layout.
     """
 
-    vector: npt.NDArray[np.float64] | npt.NDArray[np.int64] = attrs.field(eq=attrs.cmp_using(eq=np.array_equal))
+    vector: npt.NDArray[np.float64] | npt.NDArray[np.int64] = attrs.field(
+        eq=attrs.cmp_using(eq=np.array_equal), hash=False
+    )
     weight: int
     rows: tuple[int, int]
     form: Form

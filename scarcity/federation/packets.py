@@ -181,6 +181,10 @@ class RoundSettings:
     max_staleness: int = attrs.field(default=2, validator=_at_least(0))
     half_life_rounds: float = attrs.field(default=1.0, validator=_duration)
 
+    def differences(self, other: RoundSettings) -> str:
+        """Return the names of the settings in which another one differs, for people."""
+        return ", ".join(f.name for f in attrs.fields(RoundSettings) if getattr(self, f.name) != getattr(other, f.name))
+
     @clip_norm.validator
     def _check_clip_norm(self, _field: attrs.Attribute[float], value: float) -> None:
         if not (0 < value < math.inf):
