@@ -88,7 +88,13 @@ _fault_options = _options(
 )
 _run_options = _options(
     click.option("--seed", type=int, help="Makes all of it reproducible, the noise too: NOT private."),
-    click.option("--backend", type=click.Choice(["asyncio", "trio"]), default="asyncio", show_default=True),
+    click.option(
+        "--backend",
+        type=click.Choice(["asyncio", "trio"]),
+        default="asyncio",
+        show_default=True,
+        help="Event loop; the result is the same.",
+    ),
     click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the result as JSON; - for stdout."),
     click.option("--quiet", is_flag=True, help="No progress on stderr."),
 )

@@ -48,7 +48,7 @@ def test_the_help_of_swarm_is_complete(capsys: pytest.CaptureFixture[str]) -> No
     assert command is not None
     for parameter in command.params:
         assert isinstance(parameter, click.Option)
-        assert parameter.help or parameter.name == "backend"
+        assert parameter.help, parameter.name
 
 
 def test_an_unknown_command_or_option_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
