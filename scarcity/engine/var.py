@@ -25,7 +25,7 @@ _OVERLAP = math.sqrt(1.5)
 _RANK_TOLERANCE = 1e-12  # of the correlation matrix's eigenvalues: a smaller one is an exact collinearity
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class VarFit:
     """A fitted VAR(L) without intercept: deviations from a party's own mean.
 
@@ -94,7 +94,7 @@ class VarFit:
         return np.asarray(level + self.scales * forecast, dtype=np.float64)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class _NormalEquations:
     """Per-row moments of one regression of all targets on the lagged rows.
 
