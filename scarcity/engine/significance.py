@@ -51,6 +51,7 @@ def normal_upper_tail(z: npt.ArrayLike) -> FloatArray:
 
 def _normal_equivalent(t: FloatArray, df: float) -> FloatArray:
     """Return z with P(Z > z) = P(T > t), by Hill's expansion (CACM algorithm 395, 1970)."""
+    df = min(df, 1e15)  # the normal limit, and no power below overflows
     a = df - 0.5
     b = 48.0 * a * a
     squared = a * np.log1p(np.square(np.clip(t, -1e150, 1e150)) / df)
@@ -92,8 +93,9 @@ def effect_p_values(effects: FloatArray, se: FloatArray, df: float, min_effect: 
         raise ConfigError(f"min_effect must be finite and >= 0, got {min_effect}")
     measured = np.isfinite(se) & (se > 0)
     spread = np.where(measured, se, 1.0)
-    upper = t_upper_tail((np.abs(effects) - min_effect) / spread, df)
-    lower = t_upper_tail((np.abs(effects) + min_effect) / spread, df)
+    with np.errstate(over="ignore"):
+        nearer, farther = (np.abs(effects) - min_effect) / spread, (np.abs(effects) + min_effect) / spread
+    upper, lower = t_upper_tail(nearer, df), t_upper_tail(farther, df)
     return np.where(measured, np.minimum(upper + lower, 1.0), 1.0)
 
 

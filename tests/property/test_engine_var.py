@@ -14,7 +14,7 @@ def schema_of(p, lags, horizon):
     return Schema([Variable(f"x{i}", scale=1.0) for i in range(p)], lags, horizon)
 
 
-wild = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([0.0, 1.0, -1.0, 1e150, -1e150, 1e-300, 1e16])
+wild = st.floats(-1e150, 1e150) | st.sampled_from([0.0, 1.0, -1.0, 1e150, -1e150, 1e-300, 5e-324, 1e16])
 
 
 @given(st.data(), st.sampled_from(FORMS), st.integers(1, 2), st.integers(1, 2), st.integers(1, 3))
