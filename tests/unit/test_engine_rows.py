@@ -119,6 +119,14 @@ def test_a_frame_with_other_columns_is_refused():
         OnlineDiscoveryEngine(SCHEMA).process_rows(pd.DataFrame({"a": [True], "b": [1.0], "c": [2.0]}))
 
 
+def test_a_frame_of_whole_numbers_and_nullable_ones_is_read():
+    frame = pd.DataFrame({"a": [1, 2, 3], "b": pd.array([1, None, 3], dtype="Int64"), "c": [1.0, 2.0, 3.0]})
+    engine, same = OnlineDiscoveryEngine(SCHEMA), OnlineDiscoveryEngine(SCHEMA)
+    engine.process_rows(frame)
+    same.process_rows([[1, 1, 1], [2, None, 2], [3, 3, 3]])
+    assert state(engine) == state(same)
+
+
 def test_missing_values_are_counted_or_refused_by_policy():
     values = data(30)
     values[7, 1] = np.nan
