@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -13,7 +13,7 @@ from scarcity.engine.arrays import FloatArray, pack_symmetric
 from scarcity.engine.discovery import discover
 from scarcity.engine.moments import Moments, centre_gram, translate_gram
 from scarcity.engine.relation import Relation
-from scarcity.engine.rows import MissingPolicy, RowReader, infer_schema, read_times
+from scarcity.engine.rows import MAX_TIME, MissingPolicy, RowReader, infer_schema, read_times
 from scarcity.engine.schema import Schema
 from scarcity.engine.store import HypergraphStore, require_version, unpack_bounded
 from scarcity.engine.stream import Part, RowStream
@@ -102,7 +102,7 @@ class OnlineDiscoveryEngine:
         last = stream.last_at
         if at is None:
             at = 0 if last is None else last + 1
-        elif isinstance(at, bool) or type(at) is not int or (last is not None and at <= last):
+        elif type(at) is not int or abs(at) > MAX_TIME or (last is not None and at <= last):
             at = int(read_times([at], 1, last)[0])
         stream.append(reader.read_row(row, at), at)
 
@@ -112,8 +112,8 @@ class OnlineDiscoveryEngine:
         Raises:
             InvalidRow: a bad value, column or time index anywhere; the state is unchanged.
         """
-        if not (isinstance(rows, np.ndarray) or hasattr(rows, "columns") or isinstance(rows, str | bytes | Mapping)):
-            rows = list(rows)
+        if isinstance(rows, Iterator):
+            rows = list(rows)  # it is looked at twice: for its names and for its values
         schema = self.schema or infer_schema(rows)
         if schema is None:
             return
