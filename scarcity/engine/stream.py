@@ -144,7 +144,7 @@ class RowStream:
         return joined[len(joined) - count :].copy()
 
     def _skip(self, at: int) -> None:
-        assert self.last_at is not None  # noqa: S101 - our own bug
+        assert self.last_at is not None
         for _ in range(min(at - self.last_at - 1, self._reach)):
             self._waiting.append(self._nothing)
             if len(self._waiting) >= BLOCK_ROWS:

@@ -35,7 +35,8 @@ def round_settings(values: Mapping[str, Any]) -> RoundSettings:
     robust rule where contributions are seen one by one, else the average.
 
     Raises:
-        ConfigError: an unknown key (the known ones are listed), a value out of range, or a combination that cannot hold.
+        ConfigError: an unknown key (the known ones are listed), a value out of range, or a combination that cannot
+            hold.
     """
     given = dict(values)
     if "layer1" in given:
@@ -82,7 +83,7 @@ CANNOT_HOLD: tuple[tuple[str, Callable[[RoundSettings], bool], str], ...] = (
     (
         "sum of too few",
         lambda s: s.mode is TrustMode.DISTRIBUTED and s.min_clients < min_members(s),
-        "in mode distributed a basket's sum needs three members, and more than three times max_colluders: raise min_clients",
+        "a basket's sum needs at least three members, and more than three times max_colluders: raise min_clients",
     ),
     (
         "no quorum",

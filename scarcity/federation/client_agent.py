@@ -27,8 +27,8 @@ from typing import ClassVar, Protocol, cast
 
 import attrs
 
-from scarcity.engine import OnlineDiscoveryEngine, record_layout, vector_dimension
-from scarcity.engine.vector import Form, Increment
+from scarcity.engine import Increment, OnlineDiscoveryEngine, record_layout
+from scarcity.engine.vector import Form, vector_dimension
 from scarcity.errors import AlreadySubmittedError, InsufficientInputs, LocalError, PrivacyBudgetExceeded, RemoteError
 from scarcity.federation.codec import body_digest, encode_packet, kind_of
 from scarcity.federation.effects import (
@@ -222,7 +222,7 @@ class ClientCore:
         if timer == _PULL:
             sends = [self._send(peer, body) for peer, body in self._gossip.pull()]
         else:
-            sends = [self._send(peer, body) for peer, body in self._gossip.push()] + self._unacknowledged()
+            sends = [*(self._send(peer, body) for peer, body in self._gossip.push()), *self._unacknowledged()]
         return [SetTimer(timer, now + self._settings.gossip_s), *sends]
 
     def waiting(self) -> tuple[Waiting, ...]:
@@ -346,7 +346,7 @@ class ClientCore:
         """Return the client's own layout: nobody else says what its sensitivity is."""
         if self._learner is not None and self._learner.layout is not None:
             return self._learner.layout
-        return default_layout(self._settings, config.dimension)
+        return default_layout(self._settings, config.dimension, config.schema_hash)
 
     # Contributing.
 
@@ -412,7 +412,7 @@ class ClientCore:
         held.acknowledged = True
         return []
 
-    def _unacknowledged(self) -> list[Effect]:
+    def _unacknowledged(self) -> list[Send]:
         held = self._round
         return [] if held is None or held.sent is None or held.acknowledged else [Send(self._basket, held.sent)]
 
@@ -547,7 +547,7 @@ class FederationClientAgent:
         if self.form == "centred":
             return clean_layout(dimension, schema.hash)
         if self.form == "mean":
-            return attrs.evolve(array_layout(dimension), schema_hash=schema.hash)
+            return array_layout(dimension, schema.hash)
         record = record_layout(schema)
         return Layout(schema.hash, dimension, schema.lattice, record.sensitivity, record.noise_scales)
 

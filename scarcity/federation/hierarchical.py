@@ -1,15 +1,14 @@
 """`HierarchicalFederation`: the whole federation in one thread, and the main entry point.
 
-It drives the same cores as actors do, by `pump`, under a logical clock that only `run_gossip_round` moves. Deadlines are
-infinite: nothing expires by itself, `maybe_aggregate` closes what has its quorum. Members, keys and the operator live in
-memory, so it is for one process: tests, notebooks, simulations, a first look.
+It drives the same cores as actors do, by `pump`, under a logical clock that only `run_gossip_round` moves. Deadlines
+are infinite: nothing expires by itself, `maybe_aggregate` closes what has its quorum. Members, keys and the operator
+live in memory, so it is for one process: tests, notebooks, simulations, a first look.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import attrs
@@ -30,7 +29,7 @@ from scarcity.federation.client_agent import ClientCore, FederationClientAgent, 
 from scarcity.federation.coordinator import CoordinatorCore, CoordinatorState
 from scarcity.federation.effects import EntropyLabel, EntropySource, Event, Reject, Waiting
 from scarcity.federation.packets import Model, RoundSettings, Update
-from scarcity.federation.privacy_guard import Layout, PrivacyParams, default_layout, check_update
+from scarcity.federation.privacy_guard import Layout, PrivacyParams, check_update, default_layout
 from scarcity.federation.pump import Pump
 from scarcity.federation.roster import COORDINATOR, Role
 
@@ -56,7 +55,8 @@ class HierarchicalFederationConfig:
         delta: the budget's delta.
         planned_rounds: rounds that the budget has to last for (unit client): sigma follows from it when the config is
             made. More rounds, more noise in each: sigma grows with the root of it.
-        auto_aggregate: aggregate as soon as all expected contributions have come; else `maybe_aggregate` has to be called.
+        auto_aggregate: go on by itself once all expected contributions have come; else the round's model is fetched
+            by `maybe_aggregate` before the next round opens.
         federation: the federation's id.
         entropy: source of keys, noise and schedules; the system's unless given.
         round_settings: any field of `RoundSettings` (`layer1` for its mode; text for mode and unit).
@@ -90,9 +90,7 @@ class HierarchicalFederationConfig:
         if type(planned_rounds) is not int or planned_rounds < 1:
             raise ConfigError(f"planned_rounds must be an int of at least 1, got {planned_rounds!r}")
         rounds = round_settings(round_settings_given)
-        self.__attrs_init__(  # type: ignore[attr-defined]  # attrs makes it where init=False
-            total_epsilon, delta, planned_rounds, auto_aggregate, federation, entropy, rounds
-        )
+        self.__attrs_init__(total_epsilon, delta, planned_rounds, auto_aggregate, federation, entropy, rounds)
 
 
 @attrs.frozen
@@ -186,7 +184,9 @@ class HierarchicalFederation:
         coordinator = self._open_round(made)
         core = self._clients.get(client_id)
         if core is None:
-            raise LocalError(f"client {client_id!r} joined in round {coordinator.round_id}; it takes part from the next")
+            raise LocalError(
+                f"client {client_id!r} joined in round {coordinator.round_id}; it takes part from the next"
+            )
         receipt, effects = core.submit(made)
         self._pump.carry(client_id, effects)
         self._pump.run()
@@ -249,14 +249,16 @@ class HierarchicalFederation:
             )
         model = self._coordinator.model if self._coordinator else None
         if not self.config.auto_aggregate and model is not None and model.round_id > self._num_returned:
-            raise AlreadySubmittedError(f"round {model.round_id} has come to its end; maybe_aggregate() returns its model")
+            raise AlreadySubmittedError(
+                f"round {model.round_id} has come to its end; maybe_aggregate() returns its model"
+            )
 
     def _layout_for(self, update: Update) -> Layout:
         """Return the layout that a first update fixes: its agent's, or that of a plain array."""
         agent = self._agents.get(update.client_id)
         if update.schema_hash and isinstance(agent, FederationClientAgent) and agent.layout is not None:
             return agent.layout
-        return default_layout(self.config.rounds, update.vector.size)
+        return default_layout(self.config.rounds, update.vector.size, update.schema_hash)
 
     def _open_round(self, update: Update) -> CoordinatorCore:
         """Open a round where none is open; the first update ever fixes what rounds are about."""

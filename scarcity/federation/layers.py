@@ -106,7 +106,7 @@ def layer2_input(aggregate: Aggregate, scale: int, bits: int) -> IntArray:
     if not (np.abs(raw) < 2.0**bits).all():
         at = int(np.argmax(np.abs(raw)))
         raise InvalidUpdate(f"coordinate {at} of the aggregate is {raw[at]:.3g}, beyond Layer 2's bound 2^{bits}")
-    scaled = np.trunc(raw).astype(np.int64)
+    scaled: IntArray = np.trunc(raw).astype(np.int64)
     if aggregate.total.dtype == np.int64:
         scaled[1:] = aggregate.total * scale  # exact beyond the 53 bits of a float
     return scaled

@@ -3,8 +3,8 @@
 Re-exports the public names of `scarcity.privacy`, the address by which the documents know them (`PrivacyAccountant`).
 Everything that leaves a client is made here from an `Update` and a live `Reservation`: uncharged data cannot be sent,
 and nothing is noised twice, because a reservation can be drawn once. Unit `client`: a vector is clipped to clip_norm
-and lies on a lattice of `steps` per clip_norm. Unit `record`: the engine has quantised the rows already, so the integers
-pass as they are and the noise is the last thing that is added to exactly the integers that are sent.
+and lies on a lattice of `steps` per clip_norm. Unit `record`: the engine has quantised the rows already; its integers
+pass as they are, and the noise is the last thing that is added to exactly the integers that are sent.
 """
 
 from __future__ import annotations
@@ -96,10 +96,10 @@ class Layout:
         return float(self.noise_scales[self.noise_scales > 0].min(initial=1.0))
 
 
-def array_layout(dimension: int) -> Layout:
-    """Return the layout of a plain array of unit client: one vector, clipped as a whole to K lattice steps."""
+def array_layout(dimension: int, schema_hash: bytes = b"") -> Layout:
+    """Return the layout of an array of unit client: one vector, clipped as a whole to K lattice steps."""
     steps = 1 << int(np.ceil(np.log2(_STEPS_PER_ROOT_DIMENSION * np.sqrt(dimension))))
-    return Layout(b"", dimension, steps, float(steps), np.ones(dimension))
+    return Layout(schema_hash, dimension, steps, float(steps), np.ones(dimension))
 
 
 def clean_layout(dimension: int, schema_hash: bytes = b"") -> Layout:
@@ -107,17 +107,20 @@ def clean_layout(dimension: int, schema_hash: bytes = b"") -> Layout:
     return Layout(schema_hash, dimension, 0, 0.0, np.zeros(dimension))
 
 
-def default_layout(settings: RoundSettings, dimension: int) -> Layout:
-    """Return the layout of a plain array under these settings.
+def default_layout(settings: RoundSettings, dimension: int, schema_hash: bytes = b"") -> Layout:
+    """Return the layout of an array of which nothing but its size is known.
 
     Raises:
         ConfigError: unit record, where only a schema with public scales says what a record can change.
     """
     if settings.mode is TrustMode.NONE:
-        return clean_layout(dimension)
+        return clean_layout(dimension, schema_hash)
     if settings.unit is Unit.RECORD:
-        raise ConfigError("unit record needs an engine whose schema has public scales; a plain array has unit client")
-    return array_layout(dimension)
+        raise ConfigError(
+            "unit record needs to know what one record can change: register the client with its FederationClientAgent, "
+            "whose engine has a schema with public scales; a plain array has unit client"
+        )
+    return array_layout(dimension, schema_hash)
 
 
 def relation_of(settings: RoundSettings) -> NeighboringRelation:

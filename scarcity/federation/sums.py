@@ -8,7 +8,7 @@ a high-water mark is durable before the Advertise behind it leaves.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import msgpack
@@ -284,7 +284,8 @@ class SumHost:
     @property
     def failed(self) -> str | None:
         """Why there will be no sum."""
-        return self._machine.failed
+        failed = self._machine.failed
+        return None if failed is None else failed.describe()
 
     @property
     def num_left(self) -> int:
@@ -320,7 +321,7 @@ class SumHost:
         what = f"stage {self._machine.state.value} of the secure sum in {self._scope}"
         return (Waiting(who, what, total - len(missing), total, tuple(missing), self._stage_at, until),)
 
-    def _carry(self, outputs: list[To | Refused], now: float, *, moved: bool = True) -> list[Effect]:
+    def _carry(self, outputs: Sequence[To | Refused], now: float, *, moved: bool = True) -> list[Effect]:
         effects: list[Effect] = []
         for output in outputs:
             if isinstance(output, Refused):
