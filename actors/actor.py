@@ -153,6 +153,23 @@ class Context:
 class Cell:
     """A running actor: its inbox, its timers, its tasks."""
 
+    __slots__ = (
+        "_actor",
+        "_context",
+        "_group",
+        "_scope",
+        "_sweep_at",
+        "_timers",
+        "error",
+        "failed_to_start",
+        "host",
+        "inbox",
+        "ref",
+        "started",
+        "watched",
+        "watchers",
+    )
+
     def __init__(self, host: Host, ref: ActorRef, actor: Actor) -> None:
         self.host = host
         self.ref = ref

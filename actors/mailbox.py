@@ -159,6 +159,23 @@ class Activity:
 class Inbox:
     """The queue of one actor; many put, one takes."""
 
+    __slots__ = (
+        "_accepted",
+        "_activity",
+        "_conflated",
+        "_control",
+        "_dropped",
+        "_high_water",
+        "_newest",
+        "_parked",
+        "_queue",
+        "_rejected",
+        "_waiting",
+        "closed",
+        "expired",
+        "setting",
+    )
+
     def __init__(self, setting: Mailbox, activity: Activity) -> None:
         self.setting = setting
         self.closed = False
