@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import ClassVar, Protocol, TypeVar, TypeVarTuple
+from typing import Any, ClassVar, Protocol, TypeVar, TypeVarTuple
 
 import anyio
 import anyio.abc
@@ -156,6 +156,7 @@ class Cell:
     __slots__ = (
         "_actor",
         "_context",
+        "_current",
         "_group",
         "_scope",
         "_sweep_at",
@@ -181,6 +182,7 @@ class Cell:
         self.watched: set[Cell] = set()
         self._actor = actor
         self._context = Context(self)
+        self._current: Envelope | None = None
         self._scope = anyio.CancelScope()
         self._group: anyio.abc.TaskGroup | None = None
         self._timers: set[Timer] = set()
@@ -229,14 +231,17 @@ class Cell:
 
     async def _serve(self) -> None:
         """Take and handle until the inbox is closed and empty, with a checkpoint every `BATCH` messages."""
-        inbox, actor = self.inbox, self._actor
+        inbox, actor, context = self.inbox, self._actor, self._context
         table = {kind: _bind(actor, name) for kind, name in actor._handlers.items()}  # noqa: SLF001 - its own runtime
         left = BATCH
+        result: Any = None
         while True:
             envelope = inbox.take()
             if envelope is None:
                 if inbox.closed:
                     return
+                # An idle actor must not keep its last message and reply alive: they may be large arrays.
+                self._current = context.sender = result = None
                 await inbox.park()
                 left = BATCH
                 continue
@@ -246,30 +251,18 @@ class Cell:
             elif handler is None:
                 self._refuse(envelope)
             else:
-                await self._handle(handler, envelope)
+                self._current = envelope
+                context.sender = envelope.sender
+                function, is_async = handler
+                result = function(envelope.message, context)
+                if is_async:
+                    result = await result
+                if envelope.reply is not None:
+                    envelope.reply.resolve(result)
             left -= 1
             if left == 0:
                 await anyio.lowlevel.checkpoint()
                 left = BATCH
-
-    async def _handle(self, handler: tuple[Callable[..., object], bool], envelope: Envelope) -> None:
-        function, is_async = handler
-        context = self._context
-        context.sender = envelope.sender
-        try:
-            result = function(envelope.message, context)
-            if is_async:
-                result = await result  # type: ignore[misc]  # `is_async` says that it is awaitable
-        except BaseException as error:
-            if envelope.reply is not None:
-                stopped = ActorStopped(f"{self.ref} stopped before it replied: {_describe(error)}")
-                stopped.__cause__ = error
-                envelope.reply.fail(stopped)
-            raise
-        finally:
-            context.sender = None
-        if envelope.reply is not None:
-            envelope.reply.resolve(result)
 
     def _refuse(self, envelope: Envelope) -> None:
         kind = type(envelope.message).__name__
@@ -295,6 +288,9 @@ class Cell:
             self.inbox.offer(envelope)
         except (MailboxFull, ActorStopped) as error:
             self.host.bury(envelope, self.ref, f"timer: {error}")
+        except Exception as error:  # noqa: BLE001 - a mailbox's own `key` raised: it must not end the system's timers
+            self._fail(error)
+            self.abort()
 
     def _add_timer(self, due_at: float, action: Callable[[], None], period_s: float | None = None) -> Timer:
         if len(self._timers) >= self._sweep_at:
@@ -306,19 +302,30 @@ class Cell:
 
     async def _finish(self) -> None:
         self.inbox.close()
+        self._context.sender = None
+        if self._current is not None and self._current.reply is not None:
+            self._current.reply.fail(self._stopped("stopped before it replied"))
         for timer in self._timers:
             timer.cancel()
         try:
             await self._stop_hook()
         finally:
-            reason = "stopped" if self.error is None else f"failed: {_describe(self.error)}"
+            reason = self._reason()
             while (envelope := self.inbox.take()) is not None:
                 self.host.bury(envelope, self.ref, f"the actor {reason}")
                 if envelope.reply is not None:
-                    envelope.reply.fail(ActorStopped(f"{self.ref} {reason}"))
+                    envelope.reply.fail(self._stopped("stopped before its turn came"))
             self.host.gone(self, reason)
             self.host.activity.end()
             self.started.set()
+
+    def _reason(self) -> str:
+        return "stopped" if self.error is None else f"failed: {_describe(self.error)}"
+
+    def _stopped(self, when: str) -> ActorStopped:
+        error = ActorStopped(f"{self.ref} {when} ({self._reason()})")
+        error.__cause__ = self.error
+        return error
 
     async def _stop_hook(self) -> None:
         with anyio.move_on_after(_STOP_HOOK_S, shield=True) as scope:
@@ -330,7 +337,7 @@ class Cell:
             self._fail(ActorError(f"on_stop took longer than {_STOP_HOOK_S} s"))
 
 
-def _bind(actor: Actor, name: str) -> tuple[Callable[..., object], bool]:
+def _bind(actor: Actor, name: str) -> tuple[Callable[..., Any], bool]:
     function = getattr(actor, name)
     return function, inspect.iscoroutinefunction(function)
 

@@ -182,7 +182,7 @@ class Inbox:
         self.expired = 0
         self._activity = activity
         self._queue: deque[Envelope] = deque()
-        self._newest: OrderedDict[Hashable, Envelope] = OrderedDict()
+        self._newest: OrderedDict[Hashable, Envelope] | None = None if setting.key is None else OrderedDict()
         self._control: deque[Envelope] = deque()
         self._waiting: deque[Waiting] = deque()
         self._parked: anyio.Event | None = None
@@ -201,8 +201,8 @@ class Inbox:
         """
         if self.closed:
             raise ActorStopped("the actor has stopped")
-        if self.setting.key is not None:
-            self._conflate(envelope, self.setting.key(envelope.message, envelope.sender))
+        if self._newest is not None:
+            self._conflate(envelope, self._newest)
         elif len(self._queue) < self.setting.capacity or self._make_room(envelope):
             self._put(envelope)
 
@@ -264,7 +264,7 @@ class Inbox:
         """Return the counts so far."""
         return MailboxStatistics(
             capacity=self.setting.capacity,
-            queued=len(self._queue) + len(self._newest),
+            queued=len(self._queue) + len(self._newest or ()),
             waiting=len(self._waiting),
             high_water=self._high_water,
             accepted=self._accepted,
@@ -299,19 +299,21 @@ class Inbox:
         if envelope.reply is not None:
             envelope.reply.fail(MailboxFull(f"dropped by policy {self.setting.overflow}"))
 
-    def _conflate(self, envelope: Envelope, key: Hashable) -> None:
-        old = self._newest.pop(key, None)
+    def _conflate(self, envelope: Envelope, newest: OrderedDict[Hashable, Envelope]) -> None:
+        assert self.setting.key is not None
+        key = self.setting.key(envelope.message, envelope.sender)
+        old = newest.pop(key, None)
         if old is not None:
             self._conflated += 1
             if old.reply is not None:
                 old.reply.fail(MailboxFull("superseded by a newer message of the same key"))
-        elif len(self._newest) >= self.setting.capacity:
+        elif len(newest) >= self.setting.capacity:
             self._rejected += 1
             raise MailboxFull(f"{self.setting.capacity} keys wait already")
         # Not in the old one's place but at the end: it must not overtake what its sender said between the two.
-        self._newest[key] = envelope
+        newest[key] = envelope
         self._accepted += 1
-        self._high_water = max(self._high_water, len(self._newest))
+        self._high_water = max(self._high_water, len(newest))
         self._unpark()
 
     def _admit_next(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 
 import anyio
 import anyio.lowlevel
@@ -332,6 +334,47 @@ async def test_conflation_keeps_the_newest_of_each_sender() -> None:
         with pytest.raises(MailboxFull):
             ref.tell(Count("x", 9), sender=three)
     assert latest.got == [3, 4]
+
+
+@pytest.mark.virtual_time
+async def test_a_key_that_raises_under_a_timer_ends_its_actor_and_not_the_system() -> None:
+    class Odd(Worker):
+        mailbox = Mailbox(2, "conflate", key=lambda message, sender: message.missing)
+
+        async def on_start(self, ctx: Context) -> None:
+            ctx.after(1.0, Tick())
+
+    async with ActorSystem("s") as system:
+        await system.spawn(Odd)
+        other = await system.spawn(Worker)
+        await anyio.sleep(2)
+        assert isinstance(system.failures[0].error, AttributeError)
+        assert await other.ask(Tick(), deadline=1) == 1
+
+
+@pytest.mark.virtual_time
+async def test_an_idle_actor_keeps_neither_its_last_message_nor_its_reply_alive() -> None:
+    class Big:
+        pass
+
+    @message("life.big")
+    class Carry:
+        big: Big
+
+    class Echo(Actor):
+        @handles(Carry)
+        def echo(self, msg: Carry, ctx: Context) -> Big:
+            return msg.big
+
+    async with ActorSystem("s") as system:
+        echo = await system.spawn(Echo)
+        big = Big()
+        alive = weakref.ref(big)
+        await echo.ask(Carry(big), deadline=1)
+        del big
+        await settle()
+        gc.collect()
+        assert alive() is None
 
 
 def test_a_restart_setting_is_refused_rather_than_ignored() -> None:
