@@ -13,6 +13,7 @@ import pytest
 
 from actors import Actor, ActorRef, ActorSystem, Context, Down, Mailbox, MailboxFull, handles, message
 from actors.errors import ActorStopped, BadSetting
+from actors.mailbox import BATCH
 from actors.message import registry
 
 pytestmark = pytest.mark.anyio
@@ -115,6 +116,31 @@ async def test_those_who_wait_for_a_failed_actor_are_told_and_the_rest_is_dead_l
         with pytest.raises(ActorStopped):
             await worker.ask(Tick(), deadline=5)
         assert [letter.message for letter in system.dead_letters] == [Tick()]
+
+
+async def test_a_watcher_that_has_gone_is_forgotten() -> None:
+    async with ActorSystem("s") as system:
+        worker, watch = await system.spawn(Worker, name="worker"), await system.spawn(Watcher)
+        await watch.ask(Watch(worker), deadline=5)
+        assert len(system._cells["worker"].watchers) == 1
+        system.stop(watch)
+        await settle()
+        assert not system._cells["worker"].watchers
+
+
+async def test_a_busy_actor_lets_others_run_after_every_batch() -> None:
+    class Deep(Worker):
+        mailbox = Mailbox(10 * BATCH)
+
+    deep = Deep()
+    async with ActorSystem("s") as system:
+        ref = await system.spawn(deep)
+        for _ in range(10 * BATCH):
+            ref.tell(Tick())
+        while not deep.ticks:
+            await anyio.lowlevel.checkpoint()
+        assert len(deep.ticks) <= 3 * BATCH
+    assert len(deep.ticks) == 10 * BATCH
 
 
 async def test_a_monitor_of_nobody_gets_its_down_at_once() -> None:
