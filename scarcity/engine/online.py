@@ -31,7 +31,7 @@ class EngineConfig:
     Attributes:
         missing: "nan": a row with a missing value keeps its time index and is left out of products; "error": refused.
         max_open_increments: increments that were looked at and may still be marked as released. More cost one set of
-            sums each (25 kB at p = 20); when an older one is marked, rows up to the present are given up.
+            sums each (64 kB at p = 20); when an older one is marked, rows up to the present are given up.
 
     Raises:
         ConfigError: a field is out of range.
