@@ -17,7 +17,7 @@ from scarcity.engine.moments import Moments
 from scarcity.engine.schema import Schema
 from scarcity.errors import InsufficientInputs, InvalidRow, InvalidUpdate
 
-# At H = 10 and 30,000 rows a fifth repeat moves coefficients by .006 standard errors at autocorrelation .6, by .1 at .85.
+# At H = 10 and 30,000 rows a fifth repeat moves coefficients by .006 standard errors at autocorrelation .6, .1 at .85.
 # A horizon shorter than the memory does not settle in any number of repeats: too little of gamma is in the differences.
 _CORRECTIONS = 4
 _MAX_RADIUS = 0.98  # of the companion matrix: beyond it the implied autocovariances would not die out
