@@ -86,7 +86,7 @@ def t_upper_tail(t: npt.ArrayLike, df: float) -> FloatArray:
 def effect_p_values(effects: FloatArray, se: FloatArray, df: float, min_effect: float = 0.0) -> FloatArray:
     """Return p-values of H0 |b| <= min_effect against |b| > min_effect; two-sided of H0 b = 0 at min_effect 0.
 
-    The largest probability under H0 is at its edge |b| = min_effect (Berger and Sellke's interval null).
+    The probability of a larger |estimate| grows with |b|, so under H0 it is largest at the edge |b| = min_effect.
     An infinite or zero standard error gives p = 1: nothing was measured.
     """
     if not 0 <= min_effect < math.inf:

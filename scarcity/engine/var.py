@@ -17,7 +17,9 @@ from scarcity.engine.moments import Moments
 from scarcity.engine.schema import Schema
 from scarcity.errors import InsufficientInputs, InvalidRow, InvalidUpdate
 
-_CORRECTIONS = 4  # a fifth repeat changes coefficients by less than 1e-3 standard errors
+# At H = 10 and 30,000 rows a fifth repeat moves coefficients by .006 standard errors at autocorrelation .6, .1 at .85.
+# A horizon shorter than the memory does not settle in any number of repeats: too little of gamma is in the differences.
+_CORRECTIONS = 4
 _MAX_RADIUS = 0.98  # of the companion matrix: beyond it the implied autocovariances would not die out
 # Score of the differenced fit: sum e_t x_{t-k} - (e_t x_{t-k-H} + e_{t-H} x_{t-k}) / 2. With H beyond the memory
 # the three terms are uncorrelated and have variances 1, 1/4 and 1/4 of the plain score's: 3/2 together.

@@ -4,6 +4,7 @@ The vector is worked out by hand: C = 1.1, 16 steps, and the lattice rows are D_
 D_6 -> (-11, -11), D_7 -> (13, -7); row 3 is missing, so D_3 and D_5 do not exist.
 """
 
+import scarcity.engine
 from scarcity.engine import EvidenceRecord, OnlineDiscoveryEngine, Schema, Variable
 
 SCHEMA = Schema(
@@ -38,3 +39,10 @@ def test_the_vector_that_is_sent_is_the_one_worked_out_by_hand():
 def test_the_id_of_a_record_is_pinned():
     record = EvidenceRecord("global", engine().differenced(), "round 1")
     assert record.id.hex() == "5d3fc9b58ab6fe035c3be83490ee908759aa8160f7777ce8e89ae054ac85b458"
+
+
+def test_the_exported_names_are_pinned():
+    values = "EngineConfig EvidenceRecord Explanation HypergraphStore Increment Moments OnlineDiscoveryEngine Relation"
+    fits = "Schema VarFit Variable VectorLayout discover fit_var record_layout relations_of"
+    assert scarcity.engine.__all__ == [*values.split(), *fits.split()]
+    assert all(hasattr(scarcity.engine, name) for name in scarcity.engine.__all__)
