@@ -1,7 +1,7 @@
 """Execute a swarm with the real actors on a real clock, all in one event loop (asyncio or trio).
 
-Every client, basket and the coordinator is an actor with a mailbox of its own; packets pass by reference. `Stage` stands
-between `Send` and delivery and decides faults.
+Every client, basket and the coordinator is an actor with a mailbox of its own; packets pass by reference. `Stage`
+stands between `Send` and delivery and decides faults.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from scarcity.federation.privacy_guard import Layout, PrivacyParams
 from scarcity.federation.roster import COORDINATOR, Role
 from scarcity.federation.transport import Reach, refuse_unsafe
 from scarcity.node.shell import CoreActor, Delivery, MemoryJournal
+from sim.attacks import Attack
 from sim.plan import Observer, Outcome, Reason, Record, Spent, SwarmPlan
 from sim.sources import Party
 from sim.stage import Stage
@@ -138,7 +139,6 @@ class _Run:
                 self._clients[member.id] = self._cores[member.id] = core
             elif member.role is Role.BASKET:
                 self._cores[member.id] = assembly.basket(identity, operator)
-        # The coordinator comes last: when it opens a round, everybody listens.
         self._cores[COORDINATOR] = assembly.coordinator(
             seats.identity(COORDINATOR), terms=assembly.terms(layout), rounds=plan.rounds
         )
@@ -147,13 +147,14 @@ class _Run:
         plan = self._plan
         agent = FederationClientAgent(OnlineDiscoveryEngine(plan.source.schema), party.id, plan.form)
         num_public = plan.source.schema.lags + 1 if plan.form == "differenced" else 1
-        forge = functools.partial(plan.attack, num_public=num_public) if party.id in plan.liars else None
+        forge = _forger(plan.attack, num_public) if party.id in plan.liars else None
         return RowFeeder(party, agent, plan.rounds, forge)
 
     async def main(self) -> None:
         """Live until the last round has ended."""
         async with anyio.create_task_group() as group, ActorSystem(_FEDERATION) as system:
-            for name, core in self._cores.items():
+            self._refs = {name: system.ref(name) for name in self._cores}
+            for name, core in sorted(self._cores.items(), key=_late_comers_last):
                 actor = CoreActor(
                     name,
                     core,
@@ -161,7 +162,6 @@ class _Run:
                     journal=MemoryJournal(),
                     observe=self._observe,
                 )
-                self._refs[name] = system.ref(name)
                 await system.spawn(actor, name=name)
             group.start_soon(self._progress, system)
             await self._over.wait()
@@ -188,7 +188,7 @@ class _Run:
         except ActorError:
             self._num_lost += 1  # a full mailbox: what is lost is resent or waited out, and counted
 
-    def _observe(self, who: str, what: Event | Reject) -> None:
+    def _observe(self, _who: str, what: Event | Reject) -> None:
         if isinstance(what, Reject):
             self._rejects[what.peer, what.reason] += 1
             return
@@ -211,9 +211,19 @@ class _Run:
 
     def outcome(self) -> Outcome:
         """Return what came of it."""
-        layer = "layer 1"
-        spent = tuple(Spent(name, layer, core.epsilon_spent) for name, core in self._clients.items() if core.epsilon_spent)
+        charged = {name: core.epsilon_spent for name, core in self._clients.items()}
+        spent = tuple(Spent(name, "layer 1", epsilon) for name, epsilon in charged.items() if epsilon > 0)
         refused = [Reason(who, f"{why} ({count} times)") for (who, why), count in sorted(self._rejects.items())]
         if self._num_lost:
             refused.append(Reason("mailboxes", f"{self._num_lost} packets found a full mailbox"))
         return self._record.outcome(spent, tuple(refused))
+
+
+def _late_comers_last(member: tuple[str, Core]) -> tuple[int, str]:
+    """Order members so that everybody listens when the coordinator, last, opens a round."""
+    name = member[0]
+    return (2 if name == COORDINATOR else 0 if name.startswith("basket/") else 1, name)
+
+
+def _forger(attack: Attack, num_public: int) -> Callable[[Update], Update]:
+    return lambda update: attack(update, num_public)

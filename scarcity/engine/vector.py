@@ -124,7 +124,7 @@ def lattice_rows(differences: FloatArray, schema: Schema) -> FloatArray:
     steps = np.trunc(projected * (schema.lattice / norm))
     whole = steps.astype(np.int64)
     # Truncation only shortens, and a rounding of 2^-50 cannot lift a sum of squares over the integer K^2 <= 2^32.
-    assert int(np.square(whole).sum(axis=1).max(initial=0)) <= schema.lattice**2, "a lattice row is longer than K"  # noqa: S101 - our own bug
+    assert int(np.square(whole).sum(axis=1).max(initial=0)) <= schema.lattice**2, "a lattice row is longer than K"
     return np.asarray(steps, dtype=np.float64)
 
 
