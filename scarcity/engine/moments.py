@@ -15,6 +15,7 @@ from scarcity.engine.schema import Schema
 from scarcity.engine.vector import FORMS, Form, check_length, unpack_gammas
 from scarcity.errors import ConfigError, InvalidUpdate, SchemaMismatchError
 
+MAX_SUM = 1e150  # no rows that were accepted reach it, and no square in a fit overflows below it
 _same_array = attrs.cmp_using(eq=np.array_equal)
 
 
@@ -32,7 +33,7 @@ class Moments:
 
     Raises:
         SchemaMismatchError: the vector's length is not the form's.
-        InvalidUpdate: a value is not finite, or rows, parties or noise are negative.
+        InvalidUpdate: a value is not finite or beyond MAX_SUM, or rows, parties or noise are negative.
         ConfigError: no such form.
     """
 
@@ -47,9 +48,13 @@ class Moments:
         if self.form not in FORMS:
             raise ConfigError(f"form must be one of {', '.join(FORMS)}, got {self.form!r}")
         check_length(self.vector, self.schema, self.form)
-        if not np.isfinite(self.vector).all():
-            raise InvalidUpdate(f"coordinate {int(np.argmin(np.isfinite(self.vector)))} of the vector is not finite")
-        if self.rows < 0 or self.parties < 0 or not 0 <= self.noise_std < math.inf:
+        sound = np.abs(self.vector) <= MAX_SUM
+        if not sound.all():
+            where = int(np.argmin(sound))
+            raise InvalidUpdate(
+                f"coordinate {where} of the vector is {self.vector[where]}, not finite or beyond {MAX_SUM}"
+            )
+        if self.rows < 0 or self.parties < 0 or not 0 <= self.noise_std <= MAX_SUM:
             raise InvalidUpdate(f"rows {self.rows}, parties {self.parties}, noise_std {self.noise_std} must be >= 0")
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -13,7 +13,7 @@ from scarcity.engine.arrays import FloatArray, pack_symmetric
 from scarcity.engine.discovery import discover
 from scarcity.engine.moments import Moments, centre_gram, translate_gram
 from scarcity.engine.relation import Relation
-from scarcity.engine.rows import MissingPolicy, RowReader, infer_schema, read_times
+from scarcity.engine.rows import MAX_TIME, MissingPolicy, RowReader, infer_schema, read_times
 from scarcity.engine.schema import Schema
 from scarcity.engine.store import HypergraphStore, require_version, unpack_bounded
 from scarcity.engine.stream import Part, RowStream
@@ -31,7 +31,7 @@ class EngineConfig:
     Attributes:
         missing: "nan": a row with a missing value keeps its time index and is left out of products; "error": refused.
         max_open_increments: increments that were looked at and may still be marked as released. More cost one set of
-            sums each (25 kB at p = 20); when an older one is marked, rows up to the present are given up.
+            sums each (64 kB at p = 20); when an older one is marked, rows up to the present are given up.
 
     Raises:
         ConfigError: a field is out of range.
@@ -102,7 +102,7 @@ class OnlineDiscoveryEngine:
         last = stream.last_at
         if at is None:
             at = 0 if last is None else last + 1
-        elif isinstance(at, bool) or type(at) is not int or (last is not None and at <= last):
+        elif type(at) is not int or abs(at) > MAX_TIME or (last is not None and at <= last):
             at = int(read_times([at], 1, last)[0])
         stream.append(reader.read_row(row, at), at)
 
@@ -112,8 +112,8 @@ class OnlineDiscoveryEngine:
         Raises:
             InvalidRow: a bad value, column or time index anywhere; the state is unchanged.
         """
-        if not (isinstance(rows, np.ndarray) or hasattr(rows, "columns") or isinstance(rows, str | bytes | Mapping)):
-            rows = list(rows)
+        if isinstance(rows, Iterator):
+            rows = list(rows)  # it is looked at twice: for its names and for its values
         schema = self.schema or infer_schema(rows)
         if schema is None:
             return
@@ -159,7 +159,8 @@ class OnlineDiscoveryEngine:
 
     def _vector(self, form: Form, part: Part) -> tuple[Any, int]:
         stream = self._require_stream()
-        gram, products = stream.look(part)
+        seen = stream.look(part)
+        gram, products = seen.gram, seen.products
         if form == "differenced":
             require_scales(stream.schema)
             return products, int(products[0])
@@ -226,18 +227,16 @@ class OnlineDiscoveryEngine:
         return discover(self.statistics(), alpha=alpha, min_effect=min_effect)
 
     def mean(self) -> FloatArray:
-        """Return the party's own mean, shape (p,), over rows that end a complete window.
+        """Return the party's own mean, shape (p,), over its complete rows.
 
         Raises:
-            InsufficientInputs: no complete window of L + 1 rows yet.
+            InsufficientInputs: no complete row yet.
         """
         stream = self._require_stream()
-        gram, _ = stream.look(self._whole())
-        if gram[0, 0] < 1 or stream.shift is None:
-            raise InsufficientInputs(f"no {stream.schema.lags + 1} complete rows in a run yet")
-        scales = public_scales(stream.schema)
-        deviation = gram[0, 1 : 1 + stream.schema.num_variables] / gram[0, 0]
-        return np.asarray(stream.shift + scales * deviation, dtype=np.float64)
+        level = stream.look(self._whole()).level
+        if level[0] < 1 or stream.shift is None:
+            raise InsufficientInputs("no complete row yet")
+        return np.asarray(stream.shift + public_scales(stream.schema) * level[1:] / level[0], dtype=np.float64)
 
     def predict(self, fit: VarFit | None = None, history: FloatArray | None = None) -> FloatArray:
         """Return the row that should come next, shape (p,), around the party's own mean.

@@ -20,9 +20,9 @@ from scarcity.engine.schema import Schema, Variable
 from scarcity.errors import ConfigError, InvalidRow
 
 MissingPolicy = Literal["nan", "error"]
-MAX_ABSOLUTE = 1e100  # squares of scaled values stay finite, so one value can never poison a sum
+MAX_ABSOLUTE = 1e50  # squares of scaled values stay far from overflow, so no value can poison a sum or a fit
 _FLOATS_ONLY = {float}
-_MAX_TIME = 1 << 60
+MAX_TIME = 1 << 60
 
 
 def _getter(schema: Schema) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
@@ -208,7 +208,7 @@ def read_times(at: Any, count: int, last: int | None) -> IntArray:
         if last is not None
         else np.concatenate((times[:1] - 1, times[:-1]))
     )
-    bad = np.flatnonzero((times <= before) | (np.abs(times) > _MAX_TIME))
+    bad = np.flatnonzero((times <= before) | (np.abs(times) > MAX_TIME))
     if len(bad):
         row = int(bad[0])
         raise InvalidRow(f"row {row}: time index {given[row]} does not come after {int(before[row])}")

@@ -20,9 +20,9 @@ KINDS = ("numeric", "binary")
 MAX_VARIABLES = 256  # the statistic has (lags + 1) p^2 numbers: 256 variables and 3 lags are 2 MB already
 MAX_LAGS = 64
 MAX_HORIZON = 10_000
-MIN_LATTICE, MAX_LATTICE = 16, 1 << 20  # 256 products of 2^40 stay below 2^53: a float64 block product is exact
+MIN_LATTICE, MAX_LATTICE = 16, 1 << 16  # products below 2^32: a block is exact in float64, 2^31 rows fit int64
 MAX_NAME_CHARS = 200
-MIN_SCALE, MAX_SCALE = 1e-50, 1e50  # with values below 1e100, no square of a scaled value overflows
+MIN_SCALE, MAX_SCALE = 1e-15, 1e15  # with values below 1e50, sums of squares of scaled values stay below 1e150
 
 
 def _finite(value: object, field: str) -> float:

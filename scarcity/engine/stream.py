@@ -20,6 +20,9 @@ from scarcity.errors import CodecError
 BLOCK_ROWS = 256  # one GEMM a block: large enough for BLAS, small enough that its float64 integers stay exact
 
 
+Sums = tuple[FloatArray, FloatArray, IntArray]
+
+
 @attrs.define(eq=False)
 class Part:
     """Sums over the rows from a start on; a product that needs an earlier row is left out.
@@ -28,13 +31,21 @@ class Part:
         start_at: time index of the first row that may be in it.
         start: the same as a position in the stream.
         gram: Gram of [1, w], w shifted by the stream's shift and scaled.
+        level: count and sum of the complete rows, shifted and scaled, shape (1 + p,).
         products: the differenced vector, empty without public scales.
     """
 
     start_at: int
     start: int
     gram: FloatArray
+    level: FloatArray
     products: IntArray
+
+    def plus(self, sums: Sums) -> Part:
+        """Return a part with the sums of further rows."""
+        return attrs.evolve(
+            self, gram=self.gram + sums[0], level=self.level + sums[1], products=self.products + sums[2]
+        )
 
 
 def _clipped(rows: FloatArray, schema: Schema) -> FloatArray:
@@ -127,16 +138,21 @@ class RowStream:
                 return part
         size = 1 + self.schema.num_variables * (self.schema.lags + 1)
         dimension = vector_dimension(self.schema, "differenced") if self.schema.has_public_scales else 0
-        part = Part(start_at, self.length, np.zeros((size, size)), np.zeros(dimension, dtype=np.int64))
+        part = Part(
+            start_at,
+            self.length,
+            np.zeros((size, size)),
+            np.zeros(1 + self.schema.num_variables),
+            np.zeros(dimension, dtype=np.int64),
+        )
         self.parts.append(part)
         return part
 
-    def look(self, part: Part) -> tuple[FloatArray, IntArray]:
-        """Return the gram and products of a part with the waiting rows, and change nothing."""
+    def look(self, part: Part) -> Part:
+        """Return a copy of a part that has the waiting rows too, and change nothing."""
         if not self._waiting:
-            return part.gram.copy(), part.products.copy()
-        gram, products = self._sums(self._joined(np.array(self._waiting)), part.start)
-        return part.gram + gram, part.products + products
+            return attrs.evolve(part)
+        return part.plus(self._sums(self._joined(np.array(self._waiting)), part.start))
 
     def recent(self, count: int) -> FloatArray:
         """Return the last `count` <= H + L positions, shape (count, p), NaN where there is no value."""
@@ -144,7 +160,7 @@ class RowStream:
         return joined[len(joined) - count :].copy()
 
     def _skip(self, at: int) -> None:
-        assert self.last_at is not None  # noqa: S101 - our own bug
+        assert self.last_at is not None
         for _ in range(min(at - self.last_at - 1, self._reach)):
             self._waiting.append(self._nothing)
             if len(self._waiting) >= BLOCK_ROWS:
@@ -155,18 +171,19 @@ class RowStream:
 
     def _fold(self, block: FloatArray | None = None) -> None:
         joined = self._joined(np.array(self._waiting) if block is None else block)
-        sums: dict[int, tuple[FloatArray, IntArray]] = {}
+        sums: dict[int, Sums] = {}
         for part in self.parts:
             first = max(part.start, self._folded - self._reach)
             if first not in sums:
                 sums[first] = self._sums(joined, first)
             part.gram += sums[first][0]
-            part.products += sums[first][1]
+            part.level += sums[first][1]
+            part.products += sums[first][2]
         self._folded += len(joined) - self._reach
         self._context = joined[len(joined) - self._reach :].copy()
         self._waiting.clear()
 
-    def _sums(self, joined: FloatArray, start: int) -> tuple[FloatArray, IntArray]:
+    def _sums(self, joined: FloatArray, start: int) -> Sums:
         """Return what the rows after the context add, rows before the position `start` left out."""
         valid = np.asarray(~np.isnan(joined).any(axis=1), dtype=np.bool_)
         valid[: max(0, start - (self._folded - self._reach))] = False
@@ -175,9 +192,11 @@ class RowStream:
         shift = np.zeros(self.schema.num_variables) if self.shift is None else self.shift
         z = (joined[self.schema.horizon :] - shift) / public_scales(self.schema)
         gram = window_gram(z, valid[self.schema.horizon :], lags)
+        complete = z[lags:][valid[self._reach :]]
+        level = np.concatenate(([float(len(complete))], complete.sum(axis=0)))
         if not self.schema.has_public_scales:
-            return gram, np.zeros(0, dtype=np.int64)
-        return gram, difference_products(joined, valid, self.schema)
+            return gram, level, np.zeros(0, dtype=np.int64)
+        return gram, level, difference_products(joined, valid, self.schema)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the state as values that msgpack takes (arrays as little-endian bytes)."""
@@ -190,7 +209,13 @@ class RowStream:
             "context": self._context.astype("<f8").tobytes(),
             "waiting": np.array(self._waiting, dtype="<f8").tobytes(),
             "parts": [
-                [part.start_at, part.start, part.gram.astype("<f8").tobytes(), part.products.astype("<i8").tobytes()]
+                [
+                    part.start_at,
+                    part.start,
+                    part.gram.astype("<f8").tobytes(),
+                    part.level.astype("<f8").tobytes(),
+                    part.products.astype("<i8").tobytes(),
+                ]
                 for part in self.parts
             ],
         }
@@ -217,12 +242,13 @@ class RowStream:
                 waiting=list(map(tuple, waiting.tolist())),
                 folded=int(plain["folded"]),
             )
-            for start_at, start, gram, products in plain["parts"]:
+            for start_at, start, gram, level, products in plain["parts"]:
                 stream.parts.append(
                     Part(
                         int(start_at),
                         int(start),
                         np.frombuffer(gram, dtype="<f8").reshape(size, size).copy(),
+                        np.frombuffer(level, dtype="<f8").reshape(1 + p).copy(),
                         np.frombuffer(products, dtype="<i8").reshape(dimension).copy(),
                     )
                 )

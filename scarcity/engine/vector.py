@@ -123,8 +123,8 @@ def lattice_rows(differences: FloatArray, schema: Schema) -> FloatArray:
     projected = differences * (norm / np.maximum(lengths, norm))
     steps = np.trunc(projected * (schema.lattice / norm))
     whole = steps.astype(np.int64)
-    # Truncation only shortens, and a rounding of 2^-50 cannot lift a sum of squares over the integer K^2 <= 2^40.
-    assert int(np.square(whole).sum(axis=1).max(initial=0)) <= schema.lattice**2, "a lattice row is longer than K"  # noqa: S101 - our own bug
+    # Truncation only shortens, and a rounding of 2^-50 cannot lift a sum of squares over the integer K^2 <= 2^32.
+    assert int(np.square(whole).sum(axis=1).max(initial=0)) <= schema.lattice**2, "a lattice row is longer than K"
     return np.asarray(steps, dtype=np.float64)
 
 
@@ -140,7 +140,7 @@ def difference_products(x: FloatArray, valid: BoolArray, schema: Schema) -> IntA
         schema: gives scales, H, L, C and K.
 
     Returns:
-        shape (d,) int64; exact, since products stay below 2^40 and blocks below 2^13 rows.
+        shape (d,) int64; exact, since products stay below 2^32 and a block has 256 rows.
     """
     lags, horizon = schema.lags, schema.horizon
     scales = np.array([variable.scale for variable in schema.variables], dtype=np.float64)

@@ -23,13 +23,13 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, cast
 
 import attrs
 
 from scarcity.errors import LocalError, RemoteError
-from scarcity.federation.aggregator import byzantine_count, make_rule
+from scarcity.federation.aggregator import Rule, byzantine_count, make_rule
 from scarcity.federation.buffer import UpdateBuffer
 from scarcity.federation.codec import body_digest, encode_body, encode_packet, kind_of
 from scarcity.federation.effects import (
@@ -52,13 +52,15 @@ from scarcity.federation.layers import (
     Contributed,
     aggregate_contributions,
     aggregate_of_sum,
-    layer2_bound,
+    layer2_bits,
     layer2_input,
     layer2_scale,
+    model_belongs,
 )
 from scarcity.federation.packets import (
     CONTRIBUTIONS,
     LAYER2,
+    MAX_REASON,
     Aborted,
     Absent,
     Ack,
@@ -81,11 +83,19 @@ from scarcity.federation.packets import (
     Unprotected,
     basket_scope,
 )
-from scarcity.federation.roster import COORDINATOR, Roster, verify_roster
-from scarcity.federation.scheduler import RoundScheduler, Verdict
+from scarcity.federation.roster import COORDINATOR, Member, Roster, basket_id, verify_roster
+from scarcity.federation.scheduler import Decision, RoundScheduler, Verdict, quorum_need
 from scarcity.federation.sums import TIMER as SUM_TIMER
-from scarcity.federation.sums import SumHost, SumMark, SumParticipant, basket_policy, basket_sum
-from scarcity.federation.validator import Code, Validator, code_of, expected_in
+from scarcity.federation.sums import (
+    SumHost,
+    SumMark,
+    SumParticipant,
+    layer2_policy,
+    min_members,
+    noise_share_std,
+    open_basket_sum,
+)
+from scarcity.federation.validator import Code, Expected, Validator, code_of, expected_in
 
 _CLOSE, _PULL = "close", "gossip.pull"
 
@@ -137,20 +147,22 @@ class BasketCore:
         *,
         entropy: EntropySource,
         operator_key: bytes,
-        marks: Mapping[str, SumMark] | None = None,
+        marks: Iterable[SumMark] = (),
     ) -> None:
         self._identity = identity
         self._settings = settings
-        self._entropy = entropy
         self._operator_key = operator_key
-        self._marks = dict(marks or {})
         self._buffer: UpdateBuffer[Packet] = UpdateBuffer(settings.max_staleness, settings.half_life_rounds)
         self._scheduler = RoundScheduler(settings)
         self._round: _Round | None = None
         self._last_round = 0
         self._roster_packet: Packet | None = None
         self._model_packet: Packet | None = None
-        self._adopt(identity.roster)
+        self._expected: Expected | None = None
+        self._domain = identity.member.domain
+        self._validator = Validator(identity.member_id, identity.roster)
+        self._gossip = gossip_of(identity, settings, entropy)
+        self._sum = SumParticipant(identity, entropy, marks)
 
     # What drivers call.
 
@@ -215,7 +227,9 @@ class BasketCore:
     def has_quorum(self) -> bool:
         """Whether the open round could close now."""
         held = self._round
-        return held is not None and held.state is BasketState.COLLECTING and len(self._arrived(held)) >= self._need(held)
+        return (
+            held is not None and held.state is BasketState.COLLECTING and len(self._arrived(held)) >= self._need(held)
+        )
 
     # Opening a round.
 
@@ -229,10 +243,12 @@ class BasketCore:
             return []  # a copy of what is known
         if self.basket_id not in roster:
             return [Reject(sender, f"the roster of epoch {roster.epoch} leaves this basket out")]
-        left = {m.id for m in self._members} - {m.id for m in roster.clients_of(self._domain)}
-        for name in left:
-            self._buffer.drop_client(name)
-        self._adopt(roster)
+        for member in self._members:
+            if member not in roster.clients_of(self._domain):
+                self._buffer.drop_client(member.id)
+        self._identity.roster = roster
+        for part in (self._validator, self._gossip, self._sum):
+            part.adopt(roster)
         self._roster_packet = packet
         return self._to_members(packet)
 
@@ -244,6 +260,7 @@ class BasketCore:
         members = tuple(member.id for member in self._members)
         self._round = held = _Round(packet, config, now, members)
         self._sum.abort()
+        self._sum.pin(LAYER2, layer2_policy(config, self._identity.roster))
         self._expected = expected_in(round_id, config, max_rows=self._settings.max_rows)
         self._gossip.expect(self._expected)
         if config.settings != self._settings or config.roster_root != self._identity.roster.root:
@@ -273,6 +290,8 @@ class BasketCore:
         code, head = code_of(refusal), packet.header
         if isinstance(packet.body, CONTRIBUTIONS) and code is Code.DUPLICATE:
             return [Send(sender, self._ack(packet))]
+        if code is Code.DUPLICATE:
+            return []
         if isinstance(packet.body, CONTRIBUTIONS) and code is Code.EQUIVOCATION:
             self._buffer.remove(head.sender, head.round_id)
             proof = Entry("equivocation", f"{head.round_id}/{head.sender}", encode_packet(packet))
@@ -302,11 +321,11 @@ class BasketCore:
         return self._buffer.senders(held.round_id)
 
     def _need(self, held: _Round) -> int:
-        return self._scheduler.need(expected=len(self._expected_members(held)), min_inputs=self._min_inputs(held))
+        return quorum_need(self._settings.quorum, len(self._expected_members(held)), self._min_inputs(held))
 
     def _min_inputs(self, held: _Round) -> int:
         if self._settings.mode is TrustMode.DISTRIBUTED:
-            return min_participants(self._settings)
+            return min_members(self._settings)
         return self._rule(held).min_inputs
 
     def _rule(self, held: _Round) -> Rule:
@@ -319,15 +338,7 @@ class BasketCore:
         held = self._round
         if held is None or held.state is not BasketState.COLLECTING:
             return []
-        decision = self._scheduler.decide(
-            members=len(held.members),
-            arrived=len(self._arrived(held)),
-            declined=len(held.declined),
-            opened_at=held.opened_at,
-            now=now,
-            min_inputs=self._min_inputs(held),
-            forced=forced,
-        )
+        decision = self._decide(held, now, forced=forced)
         if decision.verdict is Verdict.WAIT:
             return [SetTimer(_CLOSE, decision.until)]
         if decision.verdict is Verdict.ABSENT:
@@ -335,6 +346,26 @@ class BasketCore:
         if self._settings.mode is TrustMode.DISTRIBUTED:
             return self._open_sum(held, now)
         return self._close_by_rule(held)
+
+    def _decide(self, held: _Round, now: float, *, forced: bool) -> Decision:
+        members, arrived, declined = len(held.members), len(self._arrived(held)), len(held.declined)
+        if self._settings.mode is TrustMode.DISTRIBUTED:
+            # Who takes part in the sum has to be known before it begins; after that, its own stages are waited for.
+            heard = self._scheduler.ready(
+                members=members, ready=arrived, declined=declined, opened_at=held.opened_at, now=now, forced=forced
+            )
+            if heard.verdict is Verdict.WAIT:
+                return heard
+            forced = True
+        return self._scheduler.decide(
+            members=members,
+            arrived=arrived,
+            declined=declined,
+            opened_at=held.opened_at,
+            now=now,
+            min_inputs=self._min_inputs(held),
+            forced=forced,
+        )
 
     def _close_by_rule(self, held: _Round) -> list[Effect]:
         entries = self._buffer.close(held.round_id)
@@ -355,12 +386,10 @@ class BasketCore:
         """Begin the sum over the members that have not declined: who is silent is a dropout of it."""
         participants = self._expected_members(held)
         try:
-            machine = basket_sum(self._identity, held.config, held.round_id, participants)
+            held.host = open_basket_sum(self._identity, held.config, held.round_id, participants)
         except LocalError as error:
             return self._absent(held, str(error), len(held.weights), len(participants))
         held.state = BasketState.SUMMING
-        scope, stage_s = basket_scope(self._domain), self._settings.stage_s
-        held.host = SumHost(self._identity, machine, scope=scope, round_id=held.round_id, stage_s=stage_s)
         return [*held.host.open(now), *self._sum_outcome(held)]
 
     def _on_sum(self, packet: Packet, sender: str, now: float) -> list[Effect]:
@@ -390,7 +419,7 @@ class BasketCore:
             return []
         survivors = host.result.survivors
         weights = {name: held.weights[name] for name in survivors}
-        variance = len(survivors) * share_of_noise(held.config, host.num_needed) ** 2
+        variance = len(survivors) * noise_share_std(held.config, host.num_needed) ** 2
         aggregate = aggregate_of_sum(host.result.vector, weights, variance)
         return self._report(held, aggregate, survivors, host.silent)
 
@@ -415,7 +444,7 @@ class BasketCore:
 
     def _absent(self, held: _Round, reason: str, have: int, need: int) -> list[Effect]:
         held.state = BasketState.ABSENT
-        told = self._say_up(Absent(reason[:_MAX_REASON], have, need), held.round_id)
+        told = self._say_up(Absent(reason[:MAX_REASON], have, need), held.round_id)
         silent = held.host.silent if held.host else {}
         event = BasketAbsent(self.basket_id, held.round_id, reason, have, need, self._missing(held, (), silent))
         return [SetTimer(_CLOSE, math.inf), Send(COORDINATOR, told), Emit(event)]
@@ -423,14 +452,13 @@ class BasketCore:
     def _join_layer2(self, held: _Round, packet: Packet) -> list[Effect]:
         if held.aggregate is None:
             return [Reject(COORDINATOR, f"Layer 2 in state {held.state.value}: this basket has nothing to give")]
-        was_live = self._sum.live
-        effects = self._sum.receive(packet, COORDINATOR)
-        if was_live or not self._sum.live:
+        effects, wants_input = self._sum.receive(packet, COORDINATOR)
+        if not wants_input:
             return effects
-        # The config was accepted just now; released inputs may enter a second attempt as they are.
+        # Released inputs may enter a second attempt as they are.
         try:
-            scale, bound = layer2_scale(self._settings.mode), layer2_bound(len(self._sum.participants))
-            vector = layer2_input(held.aggregate, scale, bound)
+            bits = layer2_bits(len(self._identity.roster.baskets))
+            vector = layer2_input(held.aggregate, layer2_scale(self._settings.mode), bits)
         except LocalError as error:
             self._sum.abort()
             return [Reject(COORDINATOR, str(error))]
@@ -475,8 +503,11 @@ class BasketCore:
         received = self._gossip.receive_push(cast("GossipPush", packet.body), sender)
         effects: list[Effect] = list(received.rejects)
         for item in received.new:
-            if isinstance(item.body, CONTRIBUTIONS) and self._validator.check(item, item.header.sender, now, self._expected) is None:
-                effects += [*self._keep(item), Send(item.header.sender, self._ack(item))]
+            author = item.header.sender
+            if isinstance(item.body, Model):
+                effects += self._on_model(item, sender, now)
+            elif self._validator.check(item, author, now, self._expected) is None:
+                effects += [*self._keep(item), Send(author, self._ack(item))]
         return [*effects, *self._evaluate(now)]
 
     def _on_pull(self, packet: Packet, sender: str, _now: float) -> list[Effect]:
@@ -485,14 +516,9 @@ class BasketCore:
 
     # Its place in the federation.
 
-    def _adopt(self, roster: Roster) -> None:
-        self._identity.roster = roster
-        self._domain = self._identity.member.domain
-        self._members = roster.clients_of(self._domain)
-        self._expected: Expected | None = None
-        self._validator = Validator(self._identity.member_id, roster)
-        self._gossip = gossip_of(self._identity, self._settings, self._entropy)
-        self._sum = SumParticipant(self._identity, basket_policy(self._settings), self._entropy, self._marks)
+    @property
+    def _members(self) -> tuple[Member, ...]:
+        return self._identity.roster.clients_of(self._domain)
 
     def _to_members(self, packet: Packet) -> list[Effect]:
         return [Send(member.id, packet) for member in self._members]

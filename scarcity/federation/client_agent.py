@@ -22,13 +22,13 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Protocol, cast
 
 import attrs
 
-from scarcity.engine import OnlineDiscoveryEngine, record_layout, vector_dimension
-from scarcity.engine.vector import Form, Increment
+from scarcity.engine import Increment, OnlineDiscoveryEngine, record_layout
+from scarcity.engine.vector import Form, vector_dimension
 from scarcity.errors import AlreadySubmittedError, InsufficientInputs, LocalError, PrivacyBudgetExceeded, RemoteError
 from scarcity.federation.codec import body_digest, encode_packet, kind_of
 from scarcity.federation.effects import (
@@ -47,8 +47,9 @@ from scarcity.federation.effects import (
 )
 from scarcity.federation.gossip import gossip_of
 from scarcity.federation.identity import Identity
-from scarcity.federation.layers import view_of
+from scarcity.federation.layers import model_belongs, view_of
 from scarcity.federation.packets import (
+    MAX_REASON,
     Aborted,
     Ack,
     Body,
@@ -85,12 +86,11 @@ from scarcity.federation.privacy_guard import (
     unprotected,
 )
 from scarcity.federation.reconciler import merge_model
-from scarcity.federation.roster import COORDINATOR, Roster, basket_id, verify_roster
-from scarcity.federation.sums import SumMark, SumParticipant, member_policy
-from scarcity.federation.validator import Validator
+from scarcity.federation.roster import COORDINATOR, basket_id, verify_roster
+from scarcity.federation.sums import SumMark, SumParticipant, basket_policy
+from scarcity.federation.validator import Code, Expected, Validator, code_of, expected_in
 
 _PUSH, _PULL = "gossip.push", "gossip.pull"
-_MAX_REASON = 500  # a reason is for people; it travels in clear
 
 
 class ClientState(enum.Enum):
@@ -183,7 +183,7 @@ class ClientCore:
         entropy: EntropySource,
         operator_key: bytes,
         learner: Learner | None = None,
-        marks: Mapping[str, SumMark] | None = None,
+        marks: Iterable[SumMark] = (),
     ) -> None:
         self._identity = identity
         self._settings = settings
@@ -194,8 +194,12 @@ class ClientCore:
         self._round: _Round | None = None
         self._last_round = 0
         self._model_packet: Packet | None = None
-        self._marks = dict(marks or {})
-        self._adopt(identity.roster)
+        self._expected: Expected | None = None
+        self._domain = identity.member.domain
+        self._basket = basket_id(self._domain)
+        self._validator = Validator(identity.member_id, identity.roster)
+        self._gossip = gossip_of(identity, settings, entropy)
+        self._sum = SumParticipant(identity, entropy, marks)
 
     # What drivers call.
 
@@ -206,8 +210,8 @@ class ClientCore:
 
     def receive(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         """Take a packet; whatever a peer sends, the answer is effects."""
-        if refusal := self._validator.check(packet, sender, now):
-            return [refusal]
+        if refusal := self._validator.check(packet, sender, now, self._expected):
+            return [] if code_of(refusal) is Code.DUPLICATE else [refusal]
         handle = self._HANDLERS.get(type(packet.body))
         if handle is None:
             return [Reject(sender, f"a client takes no {kind_of(packet.body)}")]
@@ -218,7 +222,7 @@ class ClientCore:
         if timer == _PULL:
             sends = [self._send(peer, body) for peer, body in self._gossip.pull()]
         else:
-            sends = [self._send(peer, body) for peer, body in self._gossip.push()] + self._unacknowledged()
+            sends = [*(self._send(peer, body) for peer, body in self._gossip.push()), *self._unacknowledged()]
         return [SetTimer(timer, now + self._settings.gossip_s), *sends]
 
     def waiting(self) -> tuple[Waiting, ...]:
@@ -255,8 +259,8 @@ class ClientCore:
         """Return the basket's rule over the releases of the open round that gossip brought, or None: too few yet."""
         if self._round is None:
             return None
-        releases = self._gossip.releases(self._round.round_id)
-        return view_of(releases, self._settings, len(self._identity.roster.clients_of(self._domain)))
+        packets = self._gossip.local_view(self._round.round_id)
+        return view_of(packets, self._settings, len(self._identity.roster.clients_of(self._domain)))
 
     def submit(self, update: Update) -> tuple[Receipt, list[Effect]]:
         """Contribute to the open round.
@@ -272,7 +276,9 @@ class ClientCore:
         if held.state is not ClientState.OPEN:
             raise AlreadySubmittedError(f"client {self.client_id} is {held.state.value} in round {held.round_id}")
         if update.round_id not in (None, held.round_id):
-            raise LocalError(f"update of {self.client_id} is for round {update.round_id}, round {held.round_id} is open")
+            raise LocalError(
+                f"update of {self.client_id} is for round {update.round_id}, round {held.round_id} is open"
+            )
         effects = self._contribute(held, update)
         release_id = held.reservation.release_id if held.reservation else ""
         return Receipt(held.round_id, release_id, self.epsilon_spent), effects
@@ -289,7 +295,9 @@ class ClientCore:
             return []  # a copy of what is known
         if self.client_id not in roster:
             return [Reject(sender, f"the roster of epoch {roster.epoch} leaves this client out")]
-        self._adopt(roster)
+        self._identity.roster = roster
+        for part in (self._validator, self._gossip, self._sum):
+            part.adopt(roster)
         return []
 
     def _on_config(self, packet: Packet, sender: str, now: float) -> list[Effect]:
@@ -300,6 +308,8 @@ class ClientCore:
         effects = self._leave_round()
         self._last_round = round_id
         self._round = _Round(packet, config, opened_at=now)
+        self._expected = expected_in(round_id, config, max_rows=self._settings.max_rows)
+        self._gossip.expect(self._expected)
         if reason := self._refusal(config):
             return [*effects, *self._decline(self._round, reason)]
         if config.model_hash != self._model_hash:
@@ -327,7 +337,8 @@ class ClientCore:
             return f"basket {self._domain} has fewer than min_clients={self._settings.min_clients} members"
         if (config.schema_hash, config.dimension) != (layout.schema_hash, layout.dimension):
             return f"the round is of another schema, or of {config.dimension} numbers instead of {layout.dimension}"
-        if (config.noise.steps, config.noise.sensitivity) != (layout.steps, layout.sensitivity):
+        ours = (layout.steps, layout.sensitivity, layout.least_scale)
+        if (config.noise.steps, config.noise.sensitivity, config.noise.least_scale) != ours:
             return f"the round's lattice or sensitivity {config.noise} is not this client's"
         return ""
 
@@ -335,13 +346,13 @@ class ClientCore:
         """Return the client's own layout: nobody else says what its sensitivity is."""
         if self._learner is not None and self._learner.layout is not None:
             return self._learner.layout
-        return default_layout(self._settings, config.dimension)
+        return default_layout(self._settings, config.dimension, config.schema_hash)
 
     # Contributing.
 
     def _decline(self, held: _Round, reason: str) -> list[Effect]:
         held.state = ClientState.DECLINED
-        told = self._say(Declined(reason[:_MAX_REASON]), held.round_id)
+        told = self._say(Declined(reason[:MAX_REASON]), held.round_id)
         return [Send(self._basket, told), Emit(RoundDeclined(self.client_id, held.round_id, reason))]
 
     def _contribute(self, held: _Round, update: Update) -> list[Effect]:
@@ -358,6 +369,7 @@ class ClientCore:
             self._learner.accepted(update)
         if self._settings.mode is TrustMode.DISTRIBUTED:
             held.state = ClientState.READY
+            self._sum.pin(basket_scope(self._domain), basket_policy(held.config, self._identity.roster, self._domain))
             return [*effects, Send(self._basket, self._say(Ready(update.weight), held.round_id))]
         return [*effects, *self._release(held, update)]
 
@@ -400,7 +412,7 @@ class ClientCore:
         held.acknowledged = True
         return []
 
-    def _unacknowledged(self) -> list[Effect]:
+    def _unacknowledged(self) -> list[Send]:
         held = self._round
         return [] if held is None or held.sent is None or held.acknowledged else [Send(self._basket, held.sent)]
 
@@ -410,13 +422,10 @@ class ClientCore:
         held = self._round
         if held is None or held.state not in (ClientState.READY, ClientState.SUMMING):
             return [Reject(sender, f"a secure sum's message in state {self.state.value}")]
-        effects = self._sum.receive(packet, sender)
-        if held.state is ClientState.READY and self._sum.live:
-            held.state = ClientState.SUMMING
-            effects += self._mask(held)
-        return effects
+        effects, wants_input = self._sum.receive(packet, sender)
+        return [*effects, *self._mask(held, packet)] if wants_input else effects
 
-    def _mask(self, held: _Round) -> list[Effect]:
+    def _mask(self, held: _Round, packet: Packet) -> list[Effect]:
         """Draw the share of the noise, sized for the survivors that this very sum demands, and hand the input over."""
         assert held.update is not None, "a client is READY only with an update"
         assert held.reservation is not None, "a client is READY only with a reservation"
@@ -427,8 +436,9 @@ class ClientCore:
             )
         except LocalError as error:
             return [*self._leave_round(), Reject(self._basket, str(error))]
+        held.state = ClientState.SUMMING
         made = Emit(ContributionMade(self.client_id, held.round_id, "masked"))
-        return [*self._commit(held), *self._sum.provide(vector), made]
+        return [*self._commit(held), *self._sum.provide(vector, packet, self._basket), made]
 
     # The model.
 
@@ -436,7 +446,8 @@ class ClientCore:
         model = cast("Model", packet.body)
         if self._model_packet is not None and model.round_id <= self._model_packet.header.round_id:
             return self._same_or_proof(packet, sender)
-        if not self._belongs(packet):
+        held = self._round
+        if held is None or not model_belongs(model, held.round_id, held.config):
             return [Reject(sender, f"a model of round {model.round_id} that no config held here announces")]
         self._model_packet = packet
         self._gossip.offer(packet)
@@ -444,19 +455,9 @@ class ClientCore:
         if self._learner is not None:
             self._learner.receive_model(model)
         effects.append(Emit(ModelAccepted(self.client_id, model)))
-        held = cast("_Round", self._round)
         if model.round_id == held.round_id:
             return [*effects, *self._leave_round()]
         return [*effects, *self._begin(held)] if held.state is ClientState.OPEN else effects
-
-    def _belongs(self, packet: Packet) -> bool:
-        """A model is this round's by its config's hash, or an earlier one that the open config names by digest."""
-        held = self._round
-        if held is None:
-            return False
-        model = cast("Model", packet.body)
-        this_round = model.round_id == held.round_id and model.config_hash == body_digest(held.config)
-        return this_round or (model.round_id < held.round_id and body_digest(model) == held.config.model_hash)
 
     def _same_or_proof(self, packet: Packet, sender: str) -> list[Effect]:
         held = cast("Packet", self._model_packet)
@@ -493,15 +494,6 @@ class ClientCore:
         return [SetTimer(_PUSH, now + self._settings.gossip_s), SetTimer(_PULL, now + self._settings.gossip_s)]
 
     # Its place in the federation.
-
-    def _adopt(self, roster: Roster) -> None:
-        """Take a roster as the one in force: peers, keys and the epoch's channel key follow from it."""
-        self._identity.roster = roster
-        self._domain = self._identity.member.domain
-        self._basket = basket_id(self._domain)
-        self._validator = Validator(self._identity)
-        self._gossip = gossip_of(self._identity, self._settings, self._entropy)
-        self._sum = SumParticipant(self._identity, member_policy(self._settings), self._entropy, self._marks)
 
     def _say(self, body: Body, round_id: int) -> Packet:
         return self._identity.say(basket_scope(self._domain), round_id, body)
@@ -555,7 +547,7 @@ class FederationClientAgent:
         if self.form == "centred":
             return clean_layout(dimension, schema.hash)
         if self.form == "mean":
-            return attrs.evolve(array_layout(dimension), schema_hash=schema.hash)
+            return array_layout(dimension, schema.hash)
         record = record_layout(schema)
         return Layout(schema.hash, dimension, schema.lattice, record.sensitivity, record.noise_scales)
 

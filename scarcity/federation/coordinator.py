@@ -41,6 +41,7 @@ from scarcity.federation.identity import Identity
 from scarcity.federation.layers import model_of_sum
 from scarcity.federation.packets import (
     LAYER2,
+    MAX_REASON,
     Aborted,
     Absent,
     BasketReport,
@@ -56,8 +57,8 @@ from scarcity.federation.packets import (
 )
 from scarcity.federation.roster import Roster
 from scarcity.federation.sums import TIMER as SUM_TIMER
-from scarcity.federation.sums import SumHost, layer2_sum
-from scarcity.federation.validator import Expected, Validator, expected_in
+from scarcity.federation.sums import SumHost, open_layer2_sum
+from scarcity.federation.validator import Code, Expected, Validator, code_of, expected_in
 
 _PATIENCE = "baskets"
 _ATTEMPTS = 2  # an abort is retried once with the baskets that remain
@@ -119,10 +120,11 @@ class CoordinatorCore:
         self._rounds_left = rounds
         self._round: _Round | None = None
         self._last_round = 0
+        self._expected: Expected | None = None
+        self._validator = Validator(identity.member_id, identity.roster)
         self._roster_packet: Packet | None = None
         self._config_packet: Packet | None = None
         self._model_packet: Packet | None = None
-        self._adopt(identity.roster)
 
     # What drivers call.
 
@@ -133,7 +135,7 @@ class CoordinatorCore:
     def receive(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         """Take a packet; whatever a peer sends, the answer is effects."""
         if refusal := self._validator.check(packet, sender, now, self._expected):
-            return [refusal]
+            return [] if code_of(refusal) is Code.DUPLICATE else [refusal]
         handle = self._HANDLERS.get(type(packet.body))
         if handle is None:
             return [Reject(sender, f"the coordinator takes no {kind_of(packet.body)}")]
@@ -203,7 +205,8 @@ class CoordinatorCore:
         """
         if self._round is not None:
             raise LocalError("a roster takes effect between rounds; a round is open")
-        self._adopt(roster)
+        self._identity.roster = roster
+        self._validator.adopt(roster)
         self._roster_packet = self._say(RosterNotice(roster.canonical, signature), 0)
 
     def open_round(self, now: float) -> list[Effect]:
@@ -219,9 +222,7 @@ class CoordinatorCore:
         self._last_round += 1
         terms, roster = self._terms, self._identity.roster
         model_hash = body_digest(self._model_packet.body) if self._model_packet else b""
-        config = RoundConfig(
-            self._settings, terms.noise, terms.schema_hash, terms.dimension, roster.root, model_hash
-        )
+        config = RoundConfig(self._settings, terms.noise, terms.schema_hash, terms.dimension, roster.root, model_hash)
         expected = BasketManager(roster, self._settings.min_clients).expected
         self._round = _Round(self._last_round, config, now, expected)
         self._expected = expected_in(self._last_round, config, max_rows=self._settings.max_rows)
@@ -255,10 +256,7 @@ class CoordinatorCore:
         present = tuple(sorted(held.reports))
         if len(present) < self._settings.min_baskets:
             return self._abort(held, self._why_absent(held), now)
-        machine = layer2_sum(self._identity, held.config, held.round_id, held.attempt, present)
-        held.host = SumHost(
-            self._identity, machine, scope=LAYER2, round_id=held.round_id, stage_s=self._settings.stage_s
-        )
+        held.host = open_layer2_sum(self._identity, held.config, held.round_id, held.attempt, present)
         return [SetTimer(_PATIENCE, float("inf")), *held.host.open(now), *self._outcome(held, now)]
 
     def _why_absent(self, held: _Round) -> str:
@@ -305,7 +303,7 @@ class CoordinatorCore:
         return [kept, *self._to_baskets(packet), made, *self._next_round(now)]
 
     def _abort(self, held: _Round, reason: str, now: float) -> list[Effect]:
-        told = self._say(Aborted(reason[:_MAX_REASON]), held.round_id)
+        told = self._say(Aborted(reason[:MAX_REASON]), held.round_id)
         self._round = None
         event = RoundAborted(held.round_id, reason, len(held.reports), max(self._settings.min_baskets, 1))
         return [SetTimer(SUM_TIMER, float("inf")), *self._to_baskets(told), Emit(event), *self._next_round(now)]
@@ -321,12 +319,7 @@ class CoordinatorCore:
         known = (self._roster_packet, self._config_packet, self._model_packet)
         return [Send(sender, packet) for packet in known if packet is not None]
 
-    # Its place in the federation.
-
-    def _adopt(self, roster: Roster) -> None:
-        self._identity.roster = roster
-        self._expected: Expected | None = None
-        self._validator = Validator(self._identity.member_id, roster)
+    # Its voice.
 
     def _to_baskets(self, packet: Packet) -> list[Effect]:
         return [Send(basket.id, packet) for basket in self._identity.roster.baskets]

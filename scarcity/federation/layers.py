@@ -8,14 +8,28 @@ rounded between the noise and the model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 
 import attrs
 import numpy as np
 
 from scarcity.errors import InvalidUpdate
-from scarcity.federation.aggregator import Rule, aggregate_by_sender
-from scarcity.federation.packets import Aggregate, FloatArray, IntArray, Model, RoundConfig, TrustMode, Unit
+from scarcity.federation.aggregator import Rule, aggregate_by_sender, byzantine_count, make_rule
+from scarcity.federation.codec import body_digest
+from scarcity.federation.packets import (
+    Aggregate,
+    FloatArray,
+    IntArray,
+    Model,
+    Packet,
+    Release,
+    RoundConfig,
+    RoundSettings,
+    TrustMode,
+    Unit,
+    Unprotected,
+)
 
 # Bits of Layer 2's fixed point. Clean moments need 36 to keep coefficients within 1e-9 (24 give 7e-7). Aggregates of
 # releases are in lattice units already, whose noise alone spans thousands of units: 16 further bits lose nothing.
@@ -77,22 +91,22 @@ def layer2_scale(mode: TrustMode) -> int:
     return 1 << (_CLEAN_BITS if mode is TrustMode.NONE else _RELEASED_BITS)
 
 
-def layer2_bound(num_baskets: int) -> int:
-    """Return the largest absolute coordinate with which a basket may enter Layer 2."""
-    return (1 << _RING_BITS) // num_baskets
+def layer2_bits(num_baskets: int) -> int:
+    """Return b: a basket's coordinates must stay within 2^b so that the sum over all baskets fits the ring."""
+    return _RING_BITS - max(0, math.ceil(math.log2(num_baskets)))
 
 
-def layer2_input(aggregate: Aggregate, scale: int, bound: int) -> IntArray:
+def layer2_input(aggregate: Aggregate, scale: int, bits: int) -> IntArray:
     """Return [W, total] as integers, shape (1 + d,), int64.
 
     Raises:
         InvalidUpdate: a coordinate exceeds the bound, so the ring could overflow.
     """
     raw = np.concatenate([[aggregate.weight], np.asarray(aggregate.total, dtype=np.float64)]) * scale
-    if not (np.abs(raw) <= bound).all():
+    if not (np.abs(raw) < 2.0**bits).all():
         at = int(np.argmax(np.abs(raw)))
-        raise InvalidUpdate(f"coordinate {at} of the aggregate is {raw[at]:.3g}, beyond Layer 2's bound {bound}")
-    scaled = np.trunc(raw).astype(np.int64)
+        raise InvalidUpdate(f"coordinate {at} of the aggregate is {raw[at]:.3g}, beyond Layer 2's bound 2^{bits}")
+    scaled: IntArray = np.trunc(raw).astype(np.int64)
     if aggregate.total.dtype == np.int64:
         scaled[1:] = aggregate.total * scale  # exact beyond the 53 bits of a float
     return scaled
@@ -126,3 +140,32 @@ def contribution_unit(config: RoundConfig) -> float:
     if config.noise.steps and config.settings.unit is Unit.CLIENT:
         return config.settings.clip_norm / config.noise.steps
     return 1.0
+
+
+def model_belongs(model: Model, round_id: int, config: RoundConfig) -> bool:
+    """Say whether a model is the one of this round, or an earlier one that the round's config starts from."""
+    if model.round_id == round_id:
+        return model.config_hash == body_digest(config)
+    return model.round_id < round_id and body_digest(model) == config.model_hash
+
+
+def view_of(packets: Iterable[Packet], settings: RoundSettings, members: int) -> FloatArray | None:
+    """Return a member's view of its basket: the basket's rule over the contributions that gossip has brought.
+
+    Args:
+        packets: contributions of one round, at most one a member.
+        settings: the round's; its rule and share of liars.
+        members: members of the basket on the roster.
+
+    Returns:
+        shape (d,), per unit of weight, in units of the contributions; None while they are too few for the rule.
+    """
+    rule = make_rule(settings.rule, byzantine_count(settings.byzantine_share, members))
+    held = {
+        packet.header.sender: (packet.body.vector / packet.body.weight, float(packet.body.weight))
+        for packet in packets
+        if isinstance(packet.body, Release | Unprotected)
+    }
+    if len(held) < rule.min_inputs:
+        return None
+    return aggregate_by_sender(rule, held).vector

@@ -1,10 +1,10 @@
 """The only door to noise: what leaves a client in each trust mode, and what it costs.
 
-Re-exports the public names of `scarcity.privacy`, so that the seed's address `privacy_guard.PrivacyAccountant` holds.
+Re-exports the public names of `scarcity.privacy`, the address by which the documents know them (`PrivacyAccountant`).
 Everything that leaves a client is made here from an `Update` and a live `Reservation`: uncharged data cannot be sent,
-and nothing is noised twice, because a reservation can be drawn once. Unit `client`: a vector is clipped to clip_norm and
-lies on a lattice of `steps` per clip_norm. Unit `record`: the engine has quantised the rows already, so the integers
-pass as they are and the noise is the last thing that is added to exactly the integers that are sent.
+and nothing is noised twice, because a reservation can be drawn once. Unit `client`: a vector is clipped to clip_norm
+and lies on a lattice of `steps` per clip_norm. Unit `record`: the engine has quantised the rows already; its integers
+pass as they are, and the noise is the last thing that is added to exactly the integers that are sent.
 """
 
 from __future__ import annotations
@@ -90,11 +90,16 @@ class Layout:
     sensitivity: float
     noise_scales: FloatArray = attrs.field(eq=attrs.cmp_using(eq=np.array_equal))
 
+    @property
+    def least_scale(self) -> float:
+        """The smallest factor on sigma among the noised coordinates; 1 where there are none."""
+        return float(self.noise_scales[self.noise_scales > 0].min(initial=1.0))
 
-def array_layout(dimension: int) -> Layout:
-    """Return the layout of a plain array of unit client: one vector, clipped as a whole to K lattice steps."""
+
+def array_layout(dimension: int, schema_hash: bytes = b"") -> Layout:
+    """Return the layout of an array of unit client: one vector, clipped as a whole to K lattice steps."""
     steps = 1 << int(np.ceil(np.log2(_STEPS_PER_ROOT_DIMENSION * np.sqrt(dimension))))
-    return Layout(b"", dimension, steps, float(steps), np.ones(dimension))
+    return Layout(schema_hash, dimension, steps, float(steps), np.ones(dimension))
 
 
 def clean_layout(dimension: int, schema_hash: bytes = b"") -> Layout:
@@ -102,17 +107,20 @@ def clean_layout(dimension: int, schema_hash: bytes = b"") -> Layout:
     return Layout(schema_hash, dimension, 0, 0.0, np.zeros(dimension))
 
 
-def default_layout(settings: RoundSettings, dimension: int) -> Layout:
-    """Return the layout of a plain array under these settings.
+def default_layout(settings: RoundSettings, dimension: int, schema_hash: bytes = b"") -> Layout:
+    """Return the layout of an array of which nothing but its size is known.
 
     Raises:
         ConfigError: unit record, where only a schema with public scales says what a record can change.
     """
     if settings.mode is TrustMode.NONE:
-        return clean_layout(dimension)
+        return clean_layout(dimension, schema_hash)
     if settings.unit is Unit.RECORD:
-        raise ConfigError("unit record needs an engine whose schema has public scales; a plain array has unit client")
-    return array_layout(dimension)
+        raise ConfigError(
+            "unit record needs to know what one record can change: register the client with its FederationClientAgent, "
+            "whose engine has a schema with public scales; a plain array has unit client"
+        )
+    return array_layout(dimension, schema_hash)
 
 
 def relation_of(settings: RoundSettings) -> NeighboringRelation:
@@ -144,7 +152,7 @@ def noise_terms(settings: RoundSettings, layout: Layout, budget: PrivacyParams, 
     releases = planned_rounds if settings.unit is Unit.CLIENT else 1
     factor = 2.0 if relation_of(settings) is NeighboringRelation.REPLACE_ONE else 1.0
     sigma = calibrate_gaussian(ledger_budget(budget), releases, factor * layout.sensitivity)
-    return NoiseTerms(layout.steps, layout.sensitivity, sigma)
+    return NoiseTerms(layout.steps, layout.sensitivity, sigma, layout.least_scale)
 
 
 def event_of(noise: NoiseTerms) -> GaussianEvent:
@@ -202,8 +210,7 @@ def masked_input(
 
 def noise_share(sigma: float, layout: Layout, min_survivors: int, max_colluders: int) -> float:
     """Return the standard deviation of one client's share on a unit-scale coordinate."""
-    noised = layout.noise_scales[layout.noise_scales > 0]
-    noise_share_sigma(sigma * float(noised.min()), min_survivors, max_colluders)  # refuses what is too small
+    noise_share_sigma(sigma * layout.least_scale, min_survivors, max_colluders)  # refuses what is too small
     return float(noise_share_sigma(sigma, min_survivors, max_colluders))
 
 

@@ -117,7 +117,7 @@ def clip_to_lattice(x: FloatArray, clip_norm: float, steps: int) -> IntArray:
     if squared_norm(values) > steps * steps:
         # Rounding can carry a vector on the sphere one ulp outside; this takes it back by far more than that.
         values = np.trunc(scaled * (1.0 - 2.0**-40)).astype(np.int64)
-    assert squared_norm(values) <= steps * steps, "clipping left the ball"  # noqa: S101  our own bug, never input
+    assert squared_norm(values) <= steps * steps, "clipping left the ball"
     return values
 
 

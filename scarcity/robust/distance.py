@@ -82,12 +82,10 @@ def measure(stack: Stack) -> Stack:
 
 
 def squared_distances(gram: FloatArray) -> FloatArray:
-    """Return squared distances (n, n) of rows from their inner products: never negative, zero on the diagonal."""
+    """Return squared distances (n, n) of rows from their finite inner products: never negative, zero to oneself."""
     squares = np.diagonal(gram)
     distances = squares[:, None] + squares[None, :] - 2.0 * gram
-    np.maximum(distances, 0.0, out=distances)  # Rounding can take the distance of equal rows below zero.
-    np.fill_diagonal(distances, 0.0)
-    return distances
+    return np.maximum(distances, 0.0, out=distances)  # Rounding can take the distance of near rows below zero.
 
 
 def krum_scores(distances: FloatArray, num_neighbours: int) -> FloatArray:

@@ -35,7 +35,7 @@ class PreAggregator(Protocol):
         """See `Rule.mass_factor`."""
 
     def mix(self, stack: Stack) -> Stack:
-        """Return the stack of the mixed rows."""
+        """Return the stack of the mixed rows, with the weights that these have."""
 
 
 @attrs.frozen
@@ -45,8 +45,9 @@ class NNM:
     Attributes:
         f: number of rows that may lie; needs n >= 2 f + 1.
 
-    It takes the heterogeneity out of the rows before a rule sees them. With weights, the mean is weighted, and a mixed
-    row keeps its sender's weight. Ties go to the lowest row.
+    It takes the heterogeneity out of the rows before a rule sees them. Weights weigh the means and are used up by that:
+    the mixed rows count alike. (Mixed rows are often equal; had they different weights, the last bit of the arithmetic
+    would decide which of them a trimmed mean leaves out.) Ties go to the lowest row.
     Cost: the Gram matrix, O(n² log n), and n² d multiply-adds when a coordinate rule follows.
     Source: Allouah et al., "Fixing by Mixing", AISTATS 2023.
     """
@@ -71,12 +72,13 @@ class NNM:
         return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
     def mix(self, stack: Stack) -> Stack:
-        """Return the stack of the mixed rows."""
+        """Return the stack of the mixed rows, which count alike."""
         stack = measure(stack)
         assert stack.gram is not None
         mixing = self.weights_from_gram(stack.gram, stack.weights if stack.is_weighted else None)
         total = mixing if stack.mixing is None else mixing @ stack.mixing
-        return attrs.evolve(stack, mixing=total, gram=mixing @ stack.gram @ mixing.T)
+        alike = np.full(stack.n, 1.0 / stack.n)
+        return attrs.evolve(stack, weights=alike, mixing=total, gram=mixing @ stack.gram @ mixing.T)
 
     def __call__(self, vectors: Vectors) -> FloatArray:
         """Return the mixed vectors (n, d), float64."""

@@ -61,7 +61,7 @@ class Stack:
 
     Attributes:
         rows: shape (n, d), float32 or float64, as the caller gave them; never written to.
-        weights: shape (n,), float64, positive, sums to one.
+        weights: shape (n,), float64, positive, sums to one: those of the mixed rows.
         reference: shape (d,), a public point that distances are measured from; None is the origin.
         mixing: shape (n, n), what a pre-aggregator made of the rows; None is the identity.
         gram: shape (n, n), inner products of the mixed rows less the reference, once somebody needs them.

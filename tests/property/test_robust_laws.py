@@ -68,7 +68,8 @@ def test_every_rule_of_the_package_is_under_these_laws() -> None:
 def test_the_order_of_the_rows_does_not_matter(name: str, seed: int) -> None:
     rng, rows = drawn(seed)
     order = rng.permutation(len(rows))
-    one, other = ALL[name].aggregate(rows), ALL[name].aggregate(rows[order])
+    weights = rng.uniform(0.7, 1.0, len(rows)) if rng.integers(2) else np.ones(len(rows))
+    one, other = ALL[name].aggregate(rows, weights), ALL[name].aggregate(rows[order], weights[order])
     np.testing.assert_allclose(other.vector, one.vector, atol=1e-9)
     if "+" not in name:  # Of mixed rows that are equal, rounding decides which one counts as trimmed.
         np.testing.assert_allclose(other.weights, one.weights[order], atol=1e-9)
@@ -187,9 +188,29 @@ def test_the_weights_of_a_result_are_shares_and_name_the_selected(name: str, see
 
 @pytest.mark.parametrize("name", ["krum", "krum, allouah", "multikrum"])
 def test_ties_go_to_the_lowest_row(name: str) -> None:
-    corners = np.array([(1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)] * 2)
+    corners = np.array([(1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)] * 10)
     kept = len(corners) - F if name == "multikrum" else 1
     assert ALL[name].aggregate(corners).selected == tuple(range(kept))
+
+
+@pytest.mark.parametrize("name", ["average", "trmean", "multikrum", "bulyan", "nnm+trmean"])
+@few
+@given(seed=seeds)
+def test_where_nobody_may_lie_a_rule_that_leaves_out_f_rows_is_the_weighted_mean(name: str, seed: int) -> None:
+    rng, rows = drawn(seed)
+    weights = rng.uniform(0.1, 1.0, len(rows))
+    vector = make_rule(name, 0).aggregate(rows, weights).vector
+    np.testing.assert_allclose(vector, np.average(rows, axis=0, weights=weights), atol=1e-12)
+
+
+def test_ties_go_to_the_lowest_rows_where_many_are_chosen() -> None:
+    corners = np.array([(1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)])
+    rows = np.vstack([2.0 * corners, corners] * 7)
+    near = [row for row in range(56) if row % 8 >= 4]
+    far = [row for row in range(56) if row % 8 < 4]
+    result = MultiKrum(15).aggregate(rows)
+    assert len(set(result.scores.tolist())) == 2
+    assert result.selected == tuple(sorted(near + far[: 56 - 15 - len(near)]))
 
 
 @every_rule

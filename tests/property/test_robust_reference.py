@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scarcity.robust import NNM, Bulyan, FloatArray, Krum, Median, MultiKrum, Pipeline, TrMean
 from scarcity.robust.coordinate import BLOCK_BYTES, sort_columns, sorting_network
-from scarcity.robust.distance import GRAM_COLUMNS, Neighbours, gram_matrix
+from scarcity.robust.distance import GRAM_COLUMNS, Neighbours, gram_matrix, squared_distances
 
 #: The same examples every time: near ties of random rows must not make a red build by chance.
 few = settings(max_examples=25, deadline=None, derandomize=True)
@@ -27,11 +27,12 @@ def slow_scores(rows: FloatArray, count: int) -> list[float]:
     return [sum(sorted(float(np.sum((x - y) ** 2)) for y in rows)[1 : count + 1]) for x in rows]
 
 
-def slow_mixing(rows: FloatArray, f: int) -> FloatArray:
+def slow_mixing(rows: FloatArray, f: int, weights: FloatArray | None = None) -> FloatArray:
     mixed = []
     for x in rows:
         nearest = sorted(range(len(rows)), key=lambda j: float(np.sum((x - rows[j]) ** 2)))
-        mixed.append(np.mean(rows[nearest[: len(rows) - f]], axis=0))
+        kept = nearest[: len(rows) - f]
+        mixed.append(np.average(rows[kept], axis=0, weights=None if weights is None else weights[kept]))
     return np.array(mixed)
 
 
@@ -43,7 +44,7 @@ def slow_trimmed_mean(rows: FloatArray, f: int, weights: FloatArray) -> list[flo
     return means
 
 
-def slow_bulyan(rows: FloatArray, f: int) -> list[float]:
+def slow_bulyan(rows: FloatArray, f: int, weights: FloatArray) -> list[float]:
     n, left, chosen = len(rows), list(range(len(rows))), []
     first = slow_scores(rows, n - f - 2)
     while len(chosen) < n - 2 * f:
@@ -51,8 +52,8 @@ def slow_bulyan(rows: FloatArray, f: int) -> list[float]:
         chosen.append(left.pop(min(range(len(left)), key=lambda i: (round(scores[i], 9), first[left[i]]))))
     means = []
     for column in rows[chosen].T:
-        nearest = sorted(column, key=lambda x: abs(x - np.median(column)))
-        means.append(float(np.mean(nearest[: n - 4 * f])))
+        nearest = np.argsort(np.abs(column - np.median(column)))[: n - 4 * f]
+        means.append(float(np.average(column[nearest], weights=weights[chosen][nearest])))
     return means
 
 
@@ -79,6 +80,9 @@ def test_nnm_and_the_default_rule_equal_their_twins(seed: int, f: int) -> None:
     np.testing.assert_allclose(NNM(f)(rows), mixed, atol=1e-12)
     expected = slow_trimmed_mean(mixed, f, np.ones(len(rows)))
     np.testing.assert_allclose(Pipeline([NNM(f)], TrMean(f))(rows), expected, atol=1e-12)
+    weights = np.random.default_rng(seed).uniform(0.7, 1.0, len(rows))
+    expected = slow_trimmed_mean(slow_mixing(rows, f, weights), f, np.ones(len(rows)))
+    np.testing.assert_allclose(Pipeline([NNM(f)], TrMean(f)).aggregate(rows, weights).vector, expected, atol=1e-12)
     if len(rows) >= 2 * f + 3:
         remixed = slow_mixing(mixed, f)
         np.testing.assert_allclose(Pipeline([NNM(f), NNM(f)], MultiKrum(0))(rows), remixed.mean(axis=0), atol=1e-9)
@@ -101,7 +105,9 @@ def test_the_trimmed_mean_equals_its_twin_with_and_without_weights(seed: int, f:
 @given(seed=seeds, f=st.integers(1, 2))
 def test_bulyan_equals_its_twin(seed: int, f: int) -> None:
     rows = drawn(seed, f)
-    np.testing.assert_allclose(Bulyan(f)(rows), slow_bulyan(rows, f), atol=1e-9)
+    weights = np.random.default_rng(seed).uniform(0.8, 1.0, len(rows))
+    np.testing.assert_allclose(Bulyan(f)(rows), slow_bulyan(rows, f, np.ones(len(rows))), atol=1e-9)
+    np.testing.assert_allclose(Bulyan(f).aggregate(rows, weights).vector, slow_bulyan(rows, f, weights), atol=1e-9)
 
 
 @pytest.mark.parametrize("n", range(1, 11))
@@ -128,6 +134,16 @@ def test_a_coordinate_rule_gives_the_same_bits_whatever_the_blocks(n: int, weigh
     for start, stop in ((0, 1), (5, 900), (rows.shape[1] - 75, rows.shape[1])):
         part = TrMean(2).aggregate(rows[:, start:stop], weights).vector
         assert part.tobytes() == whole[start:stop].tobytes()
+
+
+def test_squared_distances_are_never_negative_and_zero_to_oneself() -> None:
+    rows = 1e6 + np.random.default_rng(3).standard_normal((40, 37))
+    rows[20:] = rows[:20] + 1e-7
+    distances = squared_distances(gram_matrix(rows))
+    assert np.all(distances >= 0.0)
+    assert np.all(np.diagonal(distances) == 0.0)
+    exact = ((rows[:, None] - rows[None, :]) ** 2).sum(axis=2)
+    np.testing.assert_allclose(distances, exact, atol=0.1)  # What an offset of 1e6 costs without a reference.
 
 
 def test_the_gram_matrix_in_blocks_equals_the_product() -> None:

@@ -59,7 +59,7 @@ def test_every_way_in_gives_the_same_state(with_missing):
 
 @pytest.mark.parametrize(
     "bad",
-    [math.inf, -math.inf, "1.5", "", True, np.bool_(1), 1e101, 10**400, 1j, Decimal(1), [1.0], b"1", {}],
+    [math.inf, -math.inf, "1.5", "", True, np.bool_(1), 1e51, 10**400, 1j, Decimal(1), [1.0], b"1", {}],
     ids=repr,
 )
 def test_a_bad_value_is_named_and_leaves_no_trace(bad):
@@ -106,7 +106,7 @@ def test_a_row_of_another_form_is_refused(row, named):
 
 @pytest.mark.parametrize("rows", [np.zeros(3), np.zeros((2, 4)), np.zeros((1, 2, 3)), "abc", {"a": 1.0}, 5, [5]])
 def test_rows_of_another_form_are_refused(rows):
-    with pytest.raises((InvalidRow, TypeError)):
+    with pytest.raises(InvalidRow):
         OnlineDiscoveryEngine(SCHEMA).process_rows(rows)
 
 
@@ -117,6 +117,14 @@ def test_a_frame_with_other_columns_is_refused():
         OnlineDiscoveryEngine(SCHEMA).process_rows(pd.DataFrame(data(5), columns=["a", "b", "b"]))
     with pytest.raises(InvalidRow, match="value True"):
         OnlineDiscoveryEngine(SCHEMA).process_rows(pd.DataFrame({"a": [True], "b": [1.0], "c": [2.0]}))
+
+
+def test_a_frame_of_whole_numbers_and_nullable_ones_is_read():
+    frame = pd.DataFrame({"a": [1, 2, 3], "b": pd.array([1, None, 3], dtype="Int64"), "c": [1.0, 2.0, 3.0]})
+    engine, same = OnlineDiscoveryEngine(SCHEMA), OnlineDiscoveryEngine(SCHEMA)
+    engine.process_rows(frame)
+    same.process_rows([[1, 1, 1], [2, None, 2], [3, 3, 3]])
+    assert state(engine) == state(same)
 
 
 def test_missing_values_are_counted_or_refused_by_policy():
@@ -164,7 +172,7 @@ def test_time_indices_that_do_not_grow_are_refused(at):
     assert state(engine) == before
 
 
-@pytest.mark.parametrize("at", [4, 3, -1, True, 5.0, "5"])
+@pytest.mark.parametrize("at", [4, 3, -1, True, 5.0, "5", 10**30])
 def test_a_time_index_that_does_not_come_later_is_refused(at):
     engine = OnlineDiscoveryEngine(SCHEMA)
     engine.process_row(data(1)[0], at=4)
