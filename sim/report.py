@@ -307,5 +307,6 @@ def _print_reasons(console: Console, title: str, reasons: Sequence[Reason]) -> N
     for reason in reasons:
         by_reason.setdefault(reason.reason, []).append(reason.who)
     for why, names in by_reason.items():
-        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-        console.print(f"{why}: {', '.join(names[:_MAX_NAMES])}{more}")
+        known = [name for name in names if name]  # of a sum that failed, nobody may be to blame
+        more = f" and {len(known) - _MAX_NAMES} more" if len(known) > _MAX_NAMES else ""
+        console.print(f"{why}: {', '.join(known[:_MAX_NAMES])}{more}" if known else why)
