@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -87,7 +88,13 @@ _fault_options = _options(
 )
 _run_options = _options(
     click.option("--seed", type=int, help="Makes all of it reproducible, the noise too: NOT private."),
-    click.option("--backend", type=click.Choice(["asyncio", "trio"]), default="asyncio", show_default=True),
+    click.option(
+        "--backend",
+        type=click.Choice(["asyncio", "trio"]),
+        default="asyncio",
+        show_default=True,
+        help="Event loop; the result is the same.",
+    ),
     click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the result as JSON; - for stdout."),
     click.option("--quiet", is_flag=True, help="No progress on stderr."),
 )
@@ -121,6 +128,8 @@ def swarm(
 
     Status: 0 done, 1 failed, 2 wrong use, 3 nothing was released for want of clients, 4 budget spent, 130 interrupted.
     """
+    if json_file is not None:
+        _require_writable(json_file)
     columns = _columns(party, domain, time, variables)
     config = SwarmConfig.from_mapping({**settings, "columns": columns})
     result = run_swarm(config, observe=None if quiet else progress(lambda line: click.echo(line, err=True)))
@@ -140,6 +149,12 @@ def _columns(party: str | None, domain: str | None, time: str | None, variables:
         raise ConfigError(f"--data needs {', '.join(missing)} as well")
     names = tuple(name.strip() for name in (variables or "").split(",") if name.strip())
     return TableColumns(party or "", domain or "", time or "", names)
+
+
+def _require_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before a swarm has run for nothing."""
+    if str(path) != "-" and not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"--json {path}: cannot write into {path.parent}")
 
 
 def _write(path: Path, text: str, *, to_stdout: bool) -> None:

@@ -353,7 +353,10 @@ def _status(plan: SwarmPlan, outcome: Outcome) -> tuple[int, str]:
 
 
 def _settings(config: SwarmConfig, plan: SwarmPlan) -> tuple[str, ...]:
-    lines = [plan.source.note, f"privacy {config.privacy}, rule {config.rule}, quorum {config.quorum:g}"]
+    lines = [
+        plan.source.note,
+        f"privacy {config.privacy}, rule {config.rule}, quorum {config.quorum:g}, seed {plan.chance.seed}",
+    ]
     if plan.liars:
         lines.append(f"{len(plan.liars)} liars: {config.attack}")
     if config.drop or config.latency:
