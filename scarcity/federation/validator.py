@@ -335,16 +335,25 @@ class Validator:
         self.adopt(roster)
 
     def adopt(self, roster: Roster) -> None:
-        """Go over to another roster; buckets and statements of members that left are dropped."""
+        """Go over to another roster: buckets of members that left are dropped, and what was said in another epoch.
+
+        A packet of another epoch is refused, so it can be neither a repetition nor half of an equivocation.
+        """
         self._own = roster.member(self._own_id)
         self._roster = roster
         self._buckets = {name: bucket for name, bucket in self._buckets.items() if name in roster}
-        self._said = {place: said for place, said in self._said.items() if place[0] in roster}
+        here = (roster.federation, roster.epoch)
+        self._said = {
+            place: said
+            for place, said in self._said.items()
+            if place[0] in roster and (said[1].header.federation, said[1].header.epoch) == here
+        }
 
     def check(self, packet: Packet, sender: str, now: float, expected: Expected | None = None) -> Reject | None:
         """Return the refusal of a packet from the authenticated peer `sender`, None if it may pass.
 
-        A packet that passes counts as said: the caller keeps it, or calls `forget` so that it may come again.
+        A packet that passes counts as said: the caller keeps it, or calls `forget` so that it may come again. A
+        contribution that gossip brought has its origin as `sender`: the relay vouches for nothing.
 
         Args:
             packet: as decoded.
@@ -400,7 +409,7 @@ class Validator:
         if isinstance(body, _ROUNDLESS):
             return None
         if round_id < 0:
-            return (Code.STALE, f"round {round_id}")
+            return (Code.RANGE, f"round {round_id}")
         if expected is None:
             needs_round = isinstance(body, Release | Unprotected | Ready | BasketReport)
             return (Code.NO_ROUND, f"round {round_id} is not open") if needs_round else None

@@ -14,6 +14,7 @@ from nacl.signing import SigningKey
 from scarcity.errors import ConfigError
 from scarcity.federation.codec import sign_packet
 from scarcity.federation.gossip import GossipLimits, GossipProtocol, PeerSampler
+from scarcity.federation.gossip.sampler import keyed_permutation
 from scarcity.federation.packets import GossipPush, Header, Packet, Release, TrustMode, basket_scope
 from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id
 
@@ -59,6 +60,12 @@ def test_the_walk_depends_on_key_and_member_and_not_on_the_order_of_peers() -> N
     assert walk("me", NAMES[19::-1], KEY) == first
     assert walk("you", NAMES[:20], KEY) != first
     assert walk("me", NAMES[:20], KEY + b"x") != first
+
+
+def test_the_permutation_of_a_key_is_the_same_for_ever() -> None:
+    # Our own golden value: drivers on other machines must walk the same way.
+    order = keyed_permutation("abcdefghij", key=b"k" * 16, own_id="me", counter=1)
+    assert "".join(order) == "bahgcjefdi"
 
 
 def test_a_peer_that_comes_and_goes_does_not_restart_the_walk() -> None:

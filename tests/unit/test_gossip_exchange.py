@@ -127,7 +127,11 @@ def test_origins_that_left_are_dropped() -> None:
     held = Exchange()
     for packet in (release("a", 1), release("b", 1), release("b", 1, value=5)):
         held.add(packet)
-    held.retain(["c"])
+    held.retain(["a", "b"], epoch=1)
+    assert held.digest() == (("release", "a", 1), ("release", "b", 1))
+    held.retain(["a"], epoch=1)
+    assert held.digest() == (("release", "a", 1),)
+    held.retain(["a"], epoch=2)
     assert held.digest() == ()
     assert held.size_bytes == 0
 

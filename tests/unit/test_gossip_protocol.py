@@ -190,10 +190,14 @@ def test_members_that_left_take_their_items_along() -> None:
     node = gossip()
     node.receive_push(push_of(release("b"), release("c"), model()), "b")
     members = tuple(member for member in ROSTER.members if member.id != "b")
-    node.adopt(Roster("fed", 2, members))
+    node.adopt(Roster("fed", 1, members))
     assert [packet.header.sender for packet in node.local_view(1)] == ["c"]
     assert all("b" not in {peer for peer, _ in node.pull()} for _ in range(5))
     assert code_of(node.receive_push(push_of(release("b")), "b").rejects[0]) is Code.NOT_ALLOWED
+    # A peer of the new epoch would refuse the items of the old one.
+    node.adopt(Roster("fed", 2, members))
+    assert node.local_view(1) == ()
+    assert node.push() == []
 
 
 def test_every_bound_holds_and_is_counted() -> None:
@@ -203,6 +207,17 @@ def test_every_bound_holds_and_is_counted() -> None:
     assert (node.counts["push_items"], node.counts["verdicts"]) == (1, 1)
     node.answer_pull(GossipPull((("release", "b", 1), ("release", "c", 1))), "b")
     assert node.counts["known_entries"] == 1
+
+
+def test_a_peer_that_asks_again_and_again_is_answered_a_few_times_a_period() -> None:
+    node = gossip(limits=GossipLimits(answers=2))
+    node.offer(release("a"))
+    for _ in range(2):
+        answers = [node.answer_pull(GossipPull(()), "b") is not None for _ in range(4)]
+        assert answers == [True, True, False, False]
+        assert node.answer_pull(GossipPull(()), "c") is not None
+        node.pull()
+    assert node.counts["answers"] == 4
 
 
 def test_more_hot_items_than_a_message_takes_go_out_in_turn() -> None:

@@ -155,7 +155,7 @@ def test_nobody_speaks_for_somebody_else() -> None:
         ({"scope": LAYER2}, Code.SCOPE),
         ({"scope": basket_scope("finance")}, Code.SCOPE),
         ({"round_id": 2}, Code.STALE),
-        ({"round_id": -1}, Code.STALE),
+        ({"round_id": -1}, Code.RANGE),
         ({"round_id": 7}, Code.AHEAD),
         ({"round_id": 2**62}, Code.AHEAD),
     ],
@@ -334,8 +334,18 @@ def test_a_new_roster_takes_the_place_of_the_old_one() -> None:
     assert verdict(validator, packet_from("h1", RELEASE)) is Code.UNKNOWN_SENDER
     assert verdict(validator, packet_from("h2", RELEASE), "h2") is Code.STALE_ROSTER
     assert verdict(validator, packet_from("h2", RELEASE, epoch=2), "h2") is None
+    assert verdict(validator, packet_from("h2", RELEASE, epoch=2), "h2") is Code.DUPLICATE
     with pytest.raises(UnknownClientError):
         Validator("h1", without)
+
+
+def test_what_was_said_in_another_epoch_is_half_of_no_equivocation() -> None:
+    validator = basket()
+    assert verdict(validator, packet_from("h1", RELEASE)) is None
+    validator.adopt(Roster("fed", 2, ROSTER.members))
+    other = attrs.evolve(RELEASE, vector=np.array([3, 2, 1]))
+    assert verdict(validator, packet_from("h1", other, epoch=2)) is None
+    assert validator.proofs == {}
 
 
 def test_a_reason_starts_with_its_code_and_says_what_came() -> None:

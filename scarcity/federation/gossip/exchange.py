@@ -223,11 +223,12 @@ class Exchange:
         held = (self._items[key].packet for key in sorted(self._items, key=lambda key: (key[1], key[0])))
         return tuple(p for p in held if p.header.round_id == round_id and isinstance(p.body, CONTRIBUTIONS))
 
-    def retain(self, origins: Iterable[str]) -> None:
-        """Drop items and proofs of origins that left the roster."""
+    def retain(self, origins: Iterable[str], epoch: int) -> None:
+        """Drop items and proofs of origins that left, and items of other epochs, which no peer takes any more."""
         kept = set(origins)
-        for key in [key for key in self._items if key[1] not in kept]:
-            self.discard(key)
+        for key, item in list(self._items.items()):
+            if key[1] not in kept or item.packet.header.epoch != epoch:
+                self.discard(key)
         self.proofs = {key: proof for key, proof in self.proofs.items() if key[1] in kept}
 
 
