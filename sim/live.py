@@ -25,7 +25,8 @@ from scarcity.federation.packets import Model, Packet, Update
 from scarcity.federation.privacy_guard import Layout, PrivacyParams
 from scarcity.federation.roster import COORDINATOR, Role
 from scarcity.federation.transport import Reach, refuse_unsafe
-from scarcity.node.shell import CoreActor, Delivery, MemoryJournal
+from scarcity.node.journal import MemoryJournal
+from scarcity.node.shell import CoreActor, Delivery
 from sim.attacks import Attack
 from sim.plan import Observer, Outcome, Reason, Record, Spent, SwarmPlan
 from sim.sources import Party

@@ -12,6 +12,7 @@ from nacl.signing import SigningKey
 
 from scarcity.federation.secure_aggregation import (
     CoordinatorState,
+    Mark,
     Outgoing,
     Refused,
     RoundSumConfig,
@@ -195,8 +196,9 @@ class _Carrier:
             return
         self.log.down.append((name, message))
         if name in self.clients:
-            self.from_client(name, tell(self.clients[name], message))
-            if isinstance(message, SumConfigMessage) and name in self.inputs:
+            outputs = tell(self.clients[name], message)
+            self.from_client(name, outputs)
+            if isinstance(message, SumConfigMessage) and isinstance(outputs[0], Mark) and name in self.inputs:
                 self.from_client(name, self.clients[name].provide(self.inputs[name]))
 
 

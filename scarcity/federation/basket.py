@@ -95,6 +95,7 @@ from scarcity.federation.sums import (
     noise_share_std,
     open_basket_sum,
 )
+from scarcity.federation.trust_scorer import TrustScorer
 from scarcity.federation.validator import Code, Expected, Validator, code_of, expected_in
 
 _CLOSE, _PULL = "close", "gossip.pull"
@@ -138,6 +139,9 @@ class BasketCore:
         entropy: source of the secure sum's secrets and of peers.
         operator_key: public key that signs rosters.
         marks: high-water marks of Layer 2's sums, replayed from the journal.
+
+    Attributes:
+        trust: the members' reputation; it changes no weight yet.
     """
 
     def __init__(
@@ -163,6 +167,7 @@ class BasketCore:
         self._validator = Validator(identity.member_id, identity.roster)
         self._gossip = gossip_of(identity, settings, entropy)
         self._sum = SumParticipant(identity, entropy, marks)
+        self.trust = TrustScorer(member.id for member in self._members)
 
     # What drivers call.
 
@@ -249,6 +254,7 @@ class BasketCore:
         self._identity.roster = roster
         for part in (self._validator, self._gossip, self._sum):
             part.adopt(roster)
+        self.trust.update_members(member.id for member in self._members)
         self._roster_packet = packet
         return self._to_members(packet)
 
@@ -280,6 +286,7 @@ class BasketCore:
         """Make a contribution durable and buffer it; it counts in the open round or, late, in the next one."""
         head = packet.header
         self._buffer.add(head.sender, head.round_id, packet)
+        self.trust.contributed(head.sender)
         return [Persist(Entry("receipt", f"{head.round_id}/{head.sender}", encode_packet(packet)))]
 
     def _ack(self, packet: Packet) -> Packet:
@@ -288,12 +295,15 @@ class BasketCore:
     def _again(self, packet: Packet, sender: str, refusal: Reject) -> list[Effect]:
         """A repeated contribution means that its acknowledgement was lost; two different ones spoil each other."""
         code, head = code_of(refusal), packet.header
+        self.trust.refused(refusal)
         if isinstance(packet.body, CONTRIBUTIONS) and code is Code.DUPLICATE:
             return [Send(sender, self._ack(packet))]
         if code is Code.DUPLICATE:
             return []
         if isinstance(packet.body, CONTRIBUTIONS) and code is Code.EQUIVOCATION:
             self._buffer.remove(head.sender, head.round_id)
+            for found in self._validator.proofs.values():
+                self.trust.convict(found, self._identity.roster.keys[found.author])
             proof = Entry("equivocation", f"{head.round_id}/{head.sender}", encode_packet(packet))
             return [Persist(proof), refusal]
         return [refusal]

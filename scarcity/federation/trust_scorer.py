@@ -58,7 +58,7 @@ class TrustConfig:
 def lower_bound(good: float, bad: float, z: float) -> float:
     """Return mean - z sd of Beta(1 + good, 1 + bad), cut to [0, 1].
 
-    It stands for the 5 % quantile at z = 1.645. For good + bad <= 40 it is at most .06 below and .03 above the exact
+    It stands for the 5 % quantile at z = 1.645. For good + bad <= 40 it is at most .041 below and .063 above the exact
     one (measured); the exact quantile would cost a dependency, and only the order of scores matters here.
     """
     a, b = 1.0 + good, 1.0 + bad

@@ -84,6 +84,7 @@ _MODE_OF: Final[dict[type, TrustMode]] = {
     Unprotected: TrustMode.NONE,
     Ready: TrustMode.DISTRIBUTED,
 }
+_MAX_INT: Final = 2**63 - 1
 _NORM_TAIL: Final = 7.0  # P(noise norm > sigma (sqrt(d) + 7)) <= exp(-49 / 2) = 2.3e-11 (Laurent and Massart 2000)
 
 
@@ -205,8 +206,10 @@ def norm_of(vector: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> float:
     return largest * math.sqrt(float(scaled @ scaled))
 
 
-def check_body(body: Body, expected: Expected) -> Fault | None:
+def check_body(body: Body, expected: Expected | None) -> Fault | None:
     """Return what is wrong with the content of a body, None if nothing is or nothing can be checked.
+
+    Without an open round vectors must still be finite, of one dimension and of their kind's dtype.
 
     Cost: O(d).
     """
@@ -217,26 +220,33 @@ def check_body(body: Body, expected: Expected) -> Fault | None:
         return _check_weight(body.weight, expected)
     if not isinstance(body, Release | Unprotected | Model):
         return None
-    if body.schema_hash != expected.schema_hash:
+    if expected is not None and body.schema_hash != expected.schema_hash:
         return (Code.SCHEMA, f"schema {body.schema_hash.hex()[:12]}, not {expected.schema_hash.hex()[:12]}")
-    dtype = np.int64 if isinstance(body, Release) else np.float64
-    vector = body.vector
-    if vector.dtype != dtype or vector.shape != (expected.dimension,):
-        return (Code.SHAPE, f"{vector.dtype} of shape {vector.shape}, not {(expected.dimension,)}")
-    if not np.isfinite(vector).all():
-        return (Code.NOT_FINITE, f"vector[{int(np.flatnonzero(~np.isfinite(vector))[0])}] is not finite")
+    if fault := _check_vector(body, expected):
+        return fault
     if isinstance(body, Model):
         sound = body.count >= 1 and 0 < body.weight < math.inf and 0 <= body.noise_std < math.inf
         return None if sound else (Code.RANGE, f"model of count {body.count}, weight {body.weight}")
-    if isinstance(body, Release) and not (norm := norm_of(vector)) <= expected.norm_bound:
+    if isinstance(body, Release) and expected is not None and not (norm := norm_of(body.vector)) <= expected.norm_bound:
         return (Code.NORM, f"norm {norm:.6g} is above {expected.norm_bound:.6g}")
     return _check_weight(body.weight, expected)
 
 
-def _check_weight(weight: int, expected: Expected) -> Fault | None:
-    if type(weight) is int and 1 <= weight <= expected.max_weight:
+def _check_vector(body: Release | Unprotected | Model, expected: Expected | None) -> Fault | None:
+    vector, dtype = body.vector, np.int64 if isinstance(body, Release) else np.float64
+    shape = vector.shape[:1] if expected is None else (expected.dimension,)
+    if vector.dtype != dtype or vector.ndim != 1 or vector.shape != shape or vector.size == 0:
+        return (Code.SHAPE, f"{vector.dtype} of shape {vector.shape}, not {np.dtype(dtype)} of shape {shape}")
+    if not np.isfinite(vector).all():
+        return (Code.NOT_FINITE, f"vector[{int(np.flatnonzero(~np.isfinite(vector))[0])}] is not finite")
+    return None
+
+
+def _check_weight(weight: int, expected: Expected | None) -> Fault | None:
+    largest = _MAX_INT if expected is None else expected.max_weight
+    if type(weight) is int and 1 <= weight <= largest:
         return None
-    return (Code.RANGE, f"weight {weight}, allowed are 1 to {expected.max_weight}")
+    return (Code.RANGE, f"weight {weight}, allowed are 1 to {largest}")
 
 
 def scope_between(author: Member, receiver: Member) -> str:
@@ -326,16 +336,25 @@ class Validator:
         self.adopt(roster)
 
     def adopt(self, roster: Roster) -> None:
-        """Go over to another roster; buckets and statements of members that left are dropped."""
+        """Go over to another roster: buckets of members that left are dropped, and what was said in another epoch.
+
+        A packet of another epoch is refused, so it can be neither a repetition nor half of an equivocation.
+        """
         self._own = roster.member(self._own_id)
         self._roster = roster
         self._buckets = {name: bucket for name, bucket in self._buckets.items() if name in roster}
-        self._said = {place: said for place, said in self._said.items() if place[0] in roster}
+        here = (roster.federation, roster.epoch)
+        self._said = {
+            place: said
+            for place, said in self._said.items()
+            if place[0] in roster and (said[1].header.federation, said[1].header.epoch) == here
+        }
 
     def check(self, packet: Packet, sender: str, now: float, expected: Expected | None = None) -> Reject | None:
         """Return the refusal of a packet from the authenticated peer `sender`, None if it may pass.
 
-        A packet that passes counts as said: the caller keeps it, or calls `forget` so that it may come again.
+        A packet that passes counts as said: the caller keeps it, or calls `forget` so that it may come again. A
+        contribution that gossip brought has its origin as `sender`: the relay vouches for nothing.
 
         Args:
             packet: as decoded.
@@ -392,7 +411,7 @@ class Validator:
         if isinstance(body, _ROUNDLESS):
             return None
         if round_id < 0:
-            return (Code.STALE, f"round {round_id}")
+            return (Code.RANGE, f"round {round_id}")
         if expected is None:
             needs_round = isinstance(body, Release | Unprotected | Ready | BasketReport)
             return (Code.NO_ROUND, f"round {round_id} is not open") if needs_round else None
@@ -418,7 +437,7 @@ class Validator:
         # The signature of a repetition need not be checked: it changes nothing.
         if said is not None and said[0] == digest:
             return (Code.DUPLICATE, f"{place[1]} of {place[0]} in round {place[3]}")
-        if said is None and expected is not None and (fault := check_body(packet.body, expected)):
+        if said is None and (fault := check_body(packet.body, expected)):
             return fault
         if not signature_holds(packet, self._roster.keys[place[0]]):
             return (Code.SIGNATURE, f"{place[1]} does not carry the signature of {place[0]}")

@@ -43,6 +43,24 @@ class JournalStore(Protocol):
         """Let go of the journal."""
 
 
+class MemoryJournal:
+    """A journal that lives as long as the process: for local swarms and tests."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[str, str, bytes]] = []
+
+    def append(self, kind: str, key: str, payload: bytes) -> None:
+        """Keep the entry."""
+        self._entries.append((kind, key, payload))
+
+    def entries(self, kind: str) -> list[tuple[str, bytes]]:
+        """Return (key, payload) of all entries of this kind, oldest first."""
+        return [(key, payload) for entry_kind, key, payload in self._entries if entry_kind == kind]
+
+    def close(self) -> None:
+        """Do nothing: memory needs no closing."""
+
+
 @contextmanager
 def _as_ledger_errors(path: Path) -> Iterator[None]:
     """Turn SQLite's words for a held lock and a damaged file into ours."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 import anyio
 import attrs
 
 from actors import Actor, Context, Mailbox, handles, message
-from scarcity.federation.effects import Core, Effect, Emit, Entry, Event, Persist, Reject, Send, SetTimer
+from scarcity.federation.effects import Core, Effect, Emit, Event, Persist, Reject, Send, SetTimer
 from scarcity.federation.packets import Packet
+from scarcity.node.journal import JournalStore
 
 # A basket of 500 hears each member a few times per stage of a sum; what gossip adds is bounded by its period.
 _MAILBOX = 8192
@@ -36,24 +36,6 @@ class Ring:
 
     name: str
     at: float
-
-
-class Journal(Protocol):
-    """Where a role's entries become durable."""
-
-    def append(self, entry: Entry) -> None:
-        """Make an entry durable; when this returns, it is."""
-
-
-class MemoryJournal:
-    """A journal that lives as long as the process: for local swarms and tests."""
-
-    def __init__(self) -> None:
-        self.entries: list[Entry] = []
-
-    def append(self, entry: Entry) -> None:
-        """Keep the entry."""
-        self.entries.append(entry)
 
 
 @attrs.define(eq=False)
@@ -83,7 +65,7 @@ class CoreActor(Actor):
         core: Core,
         *,
         post: Callable[[str, str, Packet], None],
-        journal: Journal,
+        journal: JournalStore,
         observe: Callable[[str, Event | Reject], None],
     ) -> None:
         self._member_id = member_id
@@ -116,7 +98,7 @@ class CoreActor(Actor):
             if isinstance(effect, Send):
                 self._post(self._member_id, effect.to, effect.packet)
             elif isinstance(effect, Persist):
-                self._journal.append(effect.entry)
+                self._journal.append(effect.entry.kind, effect.entry.key, effect.entry.payload)
             elif isinstance(effect, SetTimer):
                 self._arm(effect, ctx)
             elif isinstance(effect, Emit):

@@ -142,7 +142,7 @@ class Exchange:
         if held is not None and item.round_id == held.round_id:
             if _same(held, item):
                 return Outcome.DUPLICATE
-            self._discard(key)
+            self.discard(key)
             self.proofs[key] = Equivocation(held.packet, item.packet)
             return Outcome.EQUIVOCATION
         if len(item.encoded) > self._limits.message_bytes:
@@ -164,14 +164,15 @@ class Exchange:
         if size_bytes > self._limits.max_bytes or excess_items > 0:
             return Outcome.FULL
         for gone in evicted:
-            self._discard(gone)
+            self.discard(gone)
         self.num_evicted += len(evicted)
-        self._discard(key)
+        self.discard(key)
         self._items[key] = item
         self._size_bytes += len(item.encoded)
         return Outcome.NEW
 
-    def _discard(self, key: Key) -> None:
+    def discard(self, key: Key) -> None:
+        """Drop what is held of (kind, origin), if anything."""
         gone = self._items.pop(key, None)
         self._size_bytes -= len(gone.encoded) if gone is not None else 0
 
@@ -222,11 +223,12 @@ class Exchange:
         held = (self._items[key].packet for key in sorted(self._items, key=lambda key: (key[1], key[0])))
         return tuple(p for p in held if p.header.round_id == round_id and isinstance(p.body, CONTRIBUTIONS))
 
-    def retain(self, origins: Iterable[str]) -> None:
-        """Drop items and proofs of origins that left the roster."""
+    def retain(self, origins: Iterable[str], epoch: int) -> None:
+        """Drop items and proofs of origins that left, and items of other epochs, which no peer takes any more."""
         kept = set(origins)
-        for key in [key for key in self._items if key[1] not in kept]:
-            self._discard(key)
+        for key, item in list(self._items.items()):
+            if key[1] not in kept or item.packet.header.epoch != epoch:
+                self.discard(key)
         self.proofs = {key: proof for key, proof in self.proofs.items() if key[1] in kept}
 
 

@@ -30,16 +30,17 @@ class ReleasedView:
 
     def add(self, vector: NDArray[Any]) -> None:
         """Take a released vector in; shape (d,), finite. One of another shape than those held is left out."""
+        if self._count == 0:
+            self._sum = np.zeros(vector.shape)
         self._shift(vector, 1)
 
     def remove(self, vector: NDArray[Any]) -> None:
         """Take a vector out that was added before."""
-        self._shift(vector, -1)
+        if self._count > 0:
+            self._shift(vector, -1)
 
     def _shift(self, vector: NDArray[Any], sign: int) -> None:
-        if self._sum is None or self._count == 0:
-            self._sum, self._count = np.zeros(vector.shape), 0
-        if self._sum.shape != vector.shape:
+        if self._sum is None or self._sum.shape != vector.shape:
             return
         norm = norm_of(vector)
         if 0 < norm < math.inf:

@@ -19,6 +19,7 @@ percentile, 6 with 20 % of the messages lost. Push alone, without end, takes 9 a
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 
 import attrs
@@ -72,12 +73,15 @@ class GossipLimits:
         push_items: items of a received push that are looked at.
         known_entries: entries of a received digest that are looked at.
         verdicts: item digests whose signature check is remembered.
+        answers: answers to one peer's pulls between two of our own timers; an honest peer needs two. An answer is much
+            larger than its question.
     """
 
     hot_pushes: int = attrs.field(default=2, validator=_positive)
     push_items: int = attrs.field(default=128, validator=_positive)
     known_entries: int = attrs.field(default=16_384, validator=_positive)
     verdicts: int = attrs.field(default=4096, validator=_positive)
+    answers: int = attrs.field(default=8, validator=_positive)
 
 
 @attrs.frozen
@@ -117,9 +121,9 @@ class GossipProtocol:
         limits: bounds.
 
     Attributes:
-        counts: how often a bound was hit or work was saved, by name: "push_items", "known_entries" and
-            "verdicts" (bounds), "known" (items that changed nothing), "verified" (signatures checked), "held back"
-            (pushes that were not material).
+        counts: how often a bound was hit or work was saved, by name: "push_items", "known_entries",
+            "verdicts" and "answers" (bounds), "known" (items that changed nothing), "verified" (signatures checked),
+            "held back" (pushes that were not material).
     """
 
     def __init__(
@@ -140,7 +144,7 @@ class GossipProtocol:
         self._mode = mode
         self._scope = basket_scope(domain_id)
         self._sampler = sampler
-        self.exchange = exchange or Exchange()
+        self.exchange = Exchange() if exchange is None else exchange
         self._detector = detector or MaterialityDetector()
         self._limits = limits or GossipLimits()
         self._expected: Expected | None = None
@@ -150,23 +154,34 @@ class GossipProtocol:
         self._view = ReleasedView()
         self._pushed_view: FloatArray | None = None
         self._verdicts: OrderedDict[bytes, bool] = OrderedDict()
+        self._answered: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.adopt(roster)
 
     def adopt(self, roster: Roster) -> None:
-        """Follow a roster; items of members that left are dropped."""
+        """Follow a roster; items of members that left and of other epochs are dropped."""
         clients = {member.id for member in roster.clients_of(self._domain_id)}
         basket = basket_id(self._domain_id)
         self._roster = roster
         self._members = frozenset(clients | ({basket} if basket in roster else set()))
         self._sampler.update(self._members)
-        self.exchange.retain(self._members | {COORDINATOR})
+        self.exchange.retain(self._members | {COORDINATOR}, roster.epoch)
+        self._fresh = {key: item for key, item in self._fresh.items() if self.exchange.item(key) is item}
+        self._hot = {place: hot for place, hot in self._hot.items() if hot.item.packet.header.epoch == roster.epoch}
         self._rebuild_view()
         self._verdicts.clear()
 
     def expect(self, expected: Expected | None) -> None:
-        """Say what vectors must look like from now on; None: any sound item is taken."""
+        """Say what vectors must look like from now on; None: any sound item is taken.
+
+        What was taken before and does not fit is dropped, so that the local view can be fed to a rule.
+        """
         self._expected = expected
+        unfit = [p for p in self.exchange.packets() if check_body(p.body, self._expected_of(p)) is not None]
+        for packet in unfit:
+            self.exchange.discard(item_key(packet))
+        if unfit:
+            self._rebuild_view()
 
     def local_view(self, round_id: int) -> tuple[Packet, ...]:
         """Return the contributions of a round that are held, sorted by origin: input of the basket's rule."""
@@ -285,8 +300,15 @@ class GossipProtocol:
         origin = packet.header.sender
         if not self._signed(packet, encoded):
             return reject(sender, Code.SIGNATURE, f"an item does not carry the signature of {origin}")
-        fault = check_body(packet.body, self._expected) if self._expected is not None else None
+        fault = check_body(packet.body, self._expected_of(packet))
         return reject(origin, *fault) if fault else None
+
+    def _expected_of(self, packet: Packet) -> Expected | None:
+        expected = self._expected
+        if expected is None or expected.round_id == packet.header.round_id:
+            return expected
+        # Schema and dimension hold for all rounds of an epoch; what another round allows beside them we do not know.
+        return attrs.evolve(expected, norm_bound=math.inf, max_weight=2**63 - 1)
 
     def _signed(self, packet: Packet, encoded: bytes) -> bool:
         digest = digest_of(encoded)
@@ -302,17 +324,25 @@ class GossipProtocol:
         """Return what the peer lacks, as much as one message takes; None when it lacks nothing or is no member."""
         if sender not in self._members:
             return None
+        if self._answered[sender] >= self._limits.answers:
+            self.counts["answers"] += 1
+            return None
         self.counts["known_entries"] += max(0, len(body.known) - self._limits.known_entries)
         missing = self.exchange.missing_for(body.known[: self._limits.known_entries])
-        return GossipPush(tuple(item.encoded for item in missing)) if missing else None
+        if not missing:
+            return None
+        self._answered[sender] += 1
+        return GossipPush(tuple(item.encoded for item in missing))
 
     def pull(self) -> list[tuple[str, GossipPull]]:
         """Return the digests to send now; called by the pull timer."""
+        self._answered.clear()
         body = GossipPull(self.exchange.digest())
         return [(peer, body) for peer in self._sampler.sample()]
 
     def push(self) -> list[tuple[str, GossipPush]]:
         """Return the hot items to send now; called by the push timer."""
+        self._answered.clear()
         self._warm()
         self._hot = {place: hot for place, hot in self._hot.items() if hot.left > 0 and self._is_current(place, hot)}
         # What was pushed least goes first, Models and proofs before contributions.
