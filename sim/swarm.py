@@ -280,7 +280,7 @@ def _evaluate(config: SwarmConfig, plan: SwarmPlan, outcome: Outcome, seconds: f
     local = local_fits(source)
     fit = fit_or_none(model_moments(source.schema, form, outcome.models))
     baskets = {
-        domain: fit_or_none(aggregate_moments(source.schema, form, aggregates))
+        domain: fit_or_none(aggregate_moments(source.schema, form, aggregates, plan.aggregate_unit))
         for domain, aggregates in outcome.basket_aggregates.items()
     }
     predictors = _predictors(fit, baskets, local)

@@ -51,6 +51,15 @@ def test_a_seed_decides_the_relations_whatever_the_loop(config: SwarmConfig) -> 
     assert runs[0].basket_relations == runs[2].basket_relations
 
 
+def test_of_unit_client_a_basket_and_the_model_speak_in_the_same_units() -> None:
+    # So little noise that each basket's own fit is a fit of its rows.
+    result = run_swarm(attrs.evolve(DISTRIBUTED, synthetic=60, unit="client", epsilon=1e3))
+    overall, basket = (result.prediction.median(who) for who in ("global", "basket"))
+    assert overall is not None
+    assert basket is not None
+    assert abs(overall - basket) < 0.3
+
+
 def test_everything_is_charged() -> None:
     result = run_swarm(DISTRIBUTED)
     assert result.privacy.layers == {"layer 1": (12, pytest.approx(4.0, abs=1e-3))}
