@@ -23,6 +23,7 @@ from scarcity.federation.secure_aggregation import (
     decode,
     encode,
 )
+from scarcity.federation.secure_aggregation.channel import EpochChannel, EpochPlace
 from scarcity.federation.secure_aggregation.masks import Secret, public_of
 from scarcity.federation.secure_aggregation.messages import (
     Advertise,
@@ -639,3 +640,70 @@ def test_a_config_that_breaks_its_own_rules_is_no_message() -> None:
     assert isinstance(decode(good), SumConfigMessage)
     with pytest.raises(CodecError):
         decode(good.replace(b"\xa3c00\xa3c01", b"\xa3c01\xa3c00"))
+
+
+def test_two_u3_of_one_size_are_caught_by_the_confirmations() -> None:
+    """c00 is shown c06 alive instead of c05 and only the confirmations of members that both sets hold."""
+    world = World(7)  # t = 5
+    other = to_one("c00", Survivors, lambda m: Survivors(m.ctx, members(0, 1, 2, 3, 4, 6)))
+    common = to_one("c00", Macs, lambda m: Macs(m.ctx, m.senders[:4], m.macs[:4]))
+    _, _, log = run(
+        world,
+        up=dropping({Masked: ["c06"]}),
+        down=lambda name, m: [c for o in other(name, m) for c in common(name, o)],
+    )
+    assert log.got(Macs, "c00").senders.tolist() == [1, 2, 3, 4]
+    assert log.refusals("c00")[0].reason is Reason.BAD_MAC
+    assert log.sent(Reveal, "c00") == []
+
+
+# One edge.
+
+
+def edge(name: str, place: EpochPlace | None = None, label: str = "") -> EpochChannel:
+    place = place or EpochPlace(1, "fed", hash_of("roster"), 1)
+    return EpochChannel(name, key_of(name), World(3).roster, place, entropy(label or name))
+
+
+def test_both_ends_of_an_edge_derive_the_same_keys_and_each_use_has_its_own() -> None:
+    low, high, ctx, u1 = edge("c00"), edge("c01"), hash_of("ctx"), hash_of("u1")
+    assert low.pin("c01", high.public_key, high.signature) is None
+    assert high.pin("c00", low.public_key, low.signature) is None
+    keys = []
+    for name, end in (("c01", low), ("c00", high)):
+        keys.append(
+            [
+                end.box_key(name, ctx, u1, upward=True),
+                end.box_key(name, ctx, u1, upward=False),
+                end.mac_key(name, ctx, u1),
+                end.box_key(name, u1, u1, upward=True),
+                end.box_key(name, ctx, ctx, upward=True),
+                end.mac_key(name, ctx, ctx),
+            ]
+        )
+    assert keys[0] == keys[1]
+    assert len(set(keys[0])) == 6
+
+
+def test_a_peer_that_signs_an_echoed_doubled_or_unsound_channel_key_is_refused() -> None:
+    me, place = edge("c00"), EpochPlace(1, "fed", hash_of("roster"), 1)
+    peer = edge("c01")
+    assert me.pin("c01", peer.public_key, peer.signature) is None
+    for public_key in (me.public_key, peer.public_key, bytes(32), (2**255 - 18).to_bytes(32, "little")):
+        signature = key_of("c02").sign(b"ssa1.epoch" + place.claim("c02", public_key)).signature
+        assert me.pin("c02", public_key, signature) is Reason.BAD_KEY
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        EpochPlace(2, "fed", hash_of("roster"), 1),
+        EpochPlace(1, "other", hash_of("roster"), 1),
+        EpochPlace(1, "fed", hash_of("other"), 1),
+        EpochPlace(1, "fed", hash_of("roster"), 2),
+    ],
+)
+def test_a_channel_key_signed_for_another_place_is_refused(place: EpochPlace) -> None:
+    elsewhere = edge("c01", place)
+    assert edge("c00").pin("c01", elsewhere.public_key, elsewhere.signature) is Reason.BAD_SIGNATURE
+    assert edge("c00").pin("c02", edge("c01").public_key, edge("c01").signature) is Reason.BAD_SIGNATURE
