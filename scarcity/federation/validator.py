@@ -75,9 +75,10 @@ MAY_SAY: Final[dict[type, frozenset[tuple[Role, Role]]]] = {
     GossipPull: frozenset({(_CLIENT, _CLIENT), (_CLIENT, _BASKET), (_BASKET, _CLIENT)}),
 }
 # A basket hands these on to its clients; the coordinator's signature goes with them.
-RELAYED: Final = (RoundConfig, Model, Aborted)
-# These belong to no round, or carry rounds of their own.
-_ROUNDLESS: Final = (RosterNotice, ModelRequest, GossipPush, GossipPull)
+RELAYED: Final = (RosterNotice, RoundConfig, Model, Aborted)
+# These belong to no round, or carry rounds of their own. A model may be an old one that a late member asked for: the
+# open round's config names it by digest.
+_ROUNDLESS: Final = (RosterNotice, ModelRequest, GossipPush, GossipPull, Model)
 _MODE_OF: Final[dict[type, TrustMode]] = {
     Release: TrustMode.LOCAL,
     Unprotected: TrustMode.NONE,
@@ -399,7 +400,8 @@ class Validator:
         if head.federation != roster.federation:
             return (Code.FEDERATION, f"of federation {head.federation[:40]!r}")
         # A new roster comes with its new epoch; the operator's signature inside it is what counts.
-        if head.epoch != roster.epoch and not isinstance(packet.body, RosterNotice):
+        # A model of an earlier epoch may be the one that the open round starts from; its hash decides.
+        if head.epoch != roster.epoch and not isinstance(packet.body, RosterNotice | Model):
             return (Code.STALE_ROSTER, f"of epoch {head.epoch}, here it is {roster.epoch}")
         scope = scope_between(roster.member(head.sender), self._own)
         return None if head.scope == scope else (Code.SCOPE, f"of scope {head.scope[:40]!r}, not {scope!r}")

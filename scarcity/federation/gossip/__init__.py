@@ -2,7 +2,7 @@
 
 from scarcity.federation.gossip.exchange import Exchange, ExchangeLimits, Item, Outcome, item_key
 from scarcity.federation.gossip.materiality import MaterialityDetector, ReleasedView
-from scarcity.federation.gossip.protocol import GossipLimits, GossipProtocol, Received
+from scarcity.federation.gossip.protocol import GossipLimits, GossipProtocol, Received, gossip_of
 from scarcity.federation.gossip.sampler import PeerSampler
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "PeerSampler",
     "Received",
     "ReleasedView",
+    "gossip_of",
     "item_key",
 ]

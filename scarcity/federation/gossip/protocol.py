@@ -26,10 +26,11 @@ import attrs
 
 from scarcity.errors import CodecError, ConfigError
 from scarcity.federation.codec import decode_packet, encode_packet, kind_of, signature_holds
-from scarcity.federation.effects import Reject
+from scarcity.federation.effects import EntropySource, Reject
 from scarcity.federation.gossip.exchange import Exchange, Item, Key, Outcome, item_key
 from scarcity.federation.gossip.materiality import MaterialityDetector, ReleasedView
 from scarcity.federation.gossip.sampler import PeerSampler
+from scarcity.federation.identity import Identity
 from scarcity.federation.packets import (
     CONTRIBUTIONS,
     LAYER2,
@@ -39,6 +40,7 @@ from scarcity.federation.packets import (
     Model,
     Packet,
     Release,
+    RoundSettings,
     TrustMode,
     Unprotected,
     basket_scope,
@@ -47,6 +49,7 @@ from scarcity.federation.packets import (
 from scarcity.federation.roster import COORDINATOR, Role, Roster, basket_id
 from scarcity.federation.validator import Code, Equivocation, Expected, Fault, check_body, reject
 
+_SAMPLER_KEY_BYTES = 32
 # What gossip carries beside Models.
 CARRIED: dict[TrustMode, type | None] = {
     TrustMode.LOCAL: Release,
@@ -94,6 +97,14 @@ class Received:
 class _Hot:
     item: Item
     left: int
+
+
+def gossip_of(identity: Identity, settings: RoundSettings, entropy: EntropySource) -> GossipProtocol:
+    """Return the gossip of a member under a round's settings; its peers follow from the roster."""
+    member = identity.member
+    key = entropy((member.id, basket_scope(member.domain), 0, 0, 0, "gossip"))(_SAMPLER_KEY_BYTES)
+    sampler = PeerSampler(member.id, (), key, settings.gossip_fanout)
+    return GossipProtocol(member.id, identity.roster, member.domain, settings.mode, sampler=sampler)
 
 
 class GossipProtocol:
@@ -266,7 +277,8 @@ class GossipProtocol:
         head, roster = packet.header, self._roster
         if head.federation != roster.federation:
             return (Code.FEDERATION, f"an item of federation {head.federation[:40]!r}")
-        if head.epoch != roster.epoch:
+        # The newest model may be one of an earlier epoch; its receiver checks it against a config.
+        if head.epoch != roster.epoch and not isinstance(packet.body, Model):
             return (Code.STALE_ROSTER, f"an item of epoch {head.epoch}, here it is {roster.epoch}")
         if head.round_id < 0:
             return (Code.RANGE, f"an item of round {head.round_id}")
