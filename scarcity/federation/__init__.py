@@ -1,1 +1,16 @@
 """The protocol: pure cores of the three roles, and what drives them in one thread."""
+
+from scarcity.federation.client_agent import FederationClientAgent, Receipt
+from scarcity.federation.hierarchical import GossipReport, HierarchicalFederation, HierarchicalFederationConfig
+from scarcity.federation.packets import Model, Release, Update
+
+__all__ = [
+    "FederationClientAgent",
+    "GossipReport",
+    "HierarchicalFederation",
+    "HierarchicalFederationConfig",
+    "Model",
+    "Receipt",
+    "Release",
+    "Update",
+]

@@ -5,8 +5,9 @@ A message is a frozen attrs class; its annotations are the closed schema. The by
     u32 length of the header | header: msgpack [version, kind, [field, ...]] | raw bytes of the arrays, in field order
 
 An array stands in the header as its shape only: the dtype is the annotation's, little-endian. Decoding is strict: exact
-number of fields, exact types, no trailing bytes, no NaN, and the header must be the very bytes that encoding gives
-again, so one message has one form and a signature over it has one meaning. Every limit of msgpack is set, because the
+number of fields, exact types, no trailing bytes, no NaN among the scalars (what arrays hold is the validator's to
+judge), and the header must be the very bytes that encoding gives again, so one message has one form and a signature
+over it has one meaning. Every limit of msgpack is set, because the
 defaults let a megabyte of empty containers cost half a second and 73 MB.
 """
 
@@ -69,7 +70,10 @@ class _Arrays:
             raise CodecError(f"array of shape {shape} needs {size} bytes, {len(self._data) - self._at} are left")
         chunk = self._data[self._at : self._at + size]
         self._at += size
-        return np.frombuffer(chunk, dtype=dtype).reshape(shape)
+        try:
+            return np.frombuffer(chunk, dtype=dtype).reshape(shape)
+        except ValueError:  # (0, 2**63) holds nothing, and numpy cannot hold it either
+            raise CodecError(f"array of shape {shape} is beyond what numpy can address") from None
 
     def finish(self) -> None:
         if self._at != len(self._data):
@@ -98,10 +102,13 @@ def _scalar(kind: type) -> _Coder:
 
 def _enumeration(kind: type[enum.Enum]) -> _Coder:
     def unpack(value: Any, _arrays: _Arrays) -> Any:
+        # Never the repr of what a peer sent: a list nested 1000 deep raises RecursionError in it.
+        if type(value) is not str:
+            raise CodecError(f"expected text for {kind.__name__}, got {type(value).__name__}")
         try:
             return kind(value)
         except ValueError:
-            raise CodecError(f"{value!r} is no {kind.__name__}") from None
+            raise CodecError(f"{value[:40]!r} is no {kind.__name__}") from None
 
     return _Coder(lambda value, _arrays: value.value, unpack)
 
@@ -118,7 +125,7 @@ def _array(hint: Any) -> _Coder:
     def unpack(value: Any, arrays: _Arrays) -> Any:
         sound = isinstance(value, list) and len(value) <= _MAX_DIMENSIONS
         if not sound or any(type(size) is not int or size < 0 for size in value):
-            raise CodecError(f"expected the shape of an array, got {value!r}")
+            raise CodecError("expected the shape of an array")
         return arrays.take(dtype, tuple(value))
 
     return _Coder(pack, unpack)
@@ -234,10 +241,11 @@ class Codec(Generic[Message]):
         view = memoryview(data)
         header = self._header(view)
         version, name, fields = self._parts(header)
-        if version != self._version:
-            raise CodecError(f"version {version!r} is not the version {self._version} spoken here")
-        if not isinstance(name, str) or name not in self._coders:
-            raise CodecError(f"unknown message {str(name)[:40]!r}")
+        # The exact type: True and 1.0 equal 1 and would be second forms of it.
+        if type(version) is not int or version != self._version:
+            raise CodecError(f"not the version {self._version} spoken here")
+        if type(name) is not str or name not in self._coders:
+            raise CodecError(f"unknown message {name[:40]!r}" if type(name) is str else "a kind that is no text")
         arrays = _Arrays(view[_LENGTH.size + len(header) :])
         message = self._coders[name].unpack(fields, arrays)
         arrays.finish()

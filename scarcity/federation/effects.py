@@ -92,13 +92,14 @@ class BasketClosed:
 
 @attrs.frozen
 class BasketAbsent:
-    """A basket does not take part in a round's Layer 2."""
+    """A basket does not take part in a round's Layer 2; `missing` says which members, and why where that is known."""
 
     basket_id: str
     round_id: int
     reason: str
     have: int
     need: int
+    missing: tuple[tuple[str, str], ...] = ()
 
 
 @attrs.frozen

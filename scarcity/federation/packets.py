@@ -25,7 +25,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 LAYER2: Final = "layer2"
-NO_DIGEST: Final = b""
+MAX_REASON: Final = 500  # characters of a reason: it is for people and travels in clear
 _same_array = attrs.cmp_using(eq=np.array_equal)
 
 
@@ -159,6 +159,7 @@ class RoundSettings:
         close_s: after it, a quorum is enough.
         deadline_s: after it, a basket without quorum is Absent.
         stage_s: how long each stage of a secure sum may take.
+        max_rows: most rows that one client may claim in a round; it bounds what a lie about one's weight can do.
         max_staleness: rounds after which a late contribution is worthless.
         half_life_rounds: a late contribution's weight halves with every so many rounds.
     """
@@ -178,8 +179,18 @@ class RoundSettings:
     close_s: float = attrs.field(default=math.inf, validator=_duration)
     deadline_s: float = attrs.field(default=math.inf, validator=_duration)
     stage_s: float = attrs.field(default=math.inf, validator=_duration)
+    max_rows: int = attrs.field(default=100_000, validator=_at_least(1))
     max_staleness: int = attrs.field(default=2, validator=_at_least(0))
     half_life_rounds: float = attrs.field(default=1.0, validator=_duration)
+
+    @property
+    def patience_s(self) -> float:
+        """How long the coordinator waits for a basket: its deadline, then up to five stages of its sum."""
+        return self.ready_s + self.deadline_s + 6 * self.stage_s
+
+    def differences(self, other: RoundSettings) -> str:
+        """Return the names of the settings in which another one differs, for people."""
+        return ", ".join(f.name for f in attrs.fields(RoundSettings) if getattr(self, f.name) != getattr(other, f.name))
 
     @clip_norm.validator
     def _check_clip_norm(self, _field: attrs.Attribute[float], value: float) -> None:
@@ -195,11 +206,13 @@ class NoiseTerms:
         steps: K, the number of lattice steps that clip_norm (or a row's bound) equals.
         sensitivity: L2 sensitivity of what is sent.
         sigma: noise on a unit-scale coordinate of what the observer sees (one release, or a basket's sum).
+        least_scale: smallest factor on sigma among the noised coordinates.
     """
 
     steps: int = 0
     sensitivity: float = 0.0
     sigma: float = 0.0
+    least_scale: float = 1.0
 
 
 @attrs.frozen

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
@@ -73,7 +74,7 @@ class Roster:
     federation: str
     epoch: int
     members: tuple[Member, ...] = attrs.field(converter=_sorted_members)
-    expires_at: float = float("inf")
+    expires_at: float = attrs.field(default=math.inf, converter=float)
 
     def __attrs_post_init__(self) -> None:
         ids, keys = Counter(m.id for m in self.members), Counter(m.public_key for m in self.members)
@@ -128,6 +129,13 @@ class Roster:
         return self._clients_by_domain.get(domain_id, ())
 
 
+def _parse_member(name: object, role: object, domain: object, key: object) -> Member:
+    # Text of 32 letters is as long as a key, and a member's text field of another type would fail far from here.
+    if not (isinstance(name, str) and isinstance(role, str) and isinstance(domain, str) and isinstance(key, bytes)):
+        raise ProtocolError("not a roster: a member's field is of the wrong type")
+    return Member(name, Role(role), domain, key)
+
+
 def parse_roster(canonical: bytes) -> Roster:
     """Return the roster of canonical bytes.
 
@@ -136,9 +144,11 @@ def parse_roster(canonical: bytes) -> Roster:
     """
     try:
         federation, epoch, expires_at, rows = msgpack.unpackb(canonical, max_map_len=0, max_ext_len=0)
-        members = tuple(Member(name, Role(role), domain, key) for name, role, domain, key in rows)
+        if (type(federation), type(epoch), type(expires_at)) != (str, int, float) or math.isnan(expires_at):
+            raise ProtocolError("not a roster: federation, epoch or expiry of the wrong type")
+        members = tuple(_parse_member(*row) for row in rows)
         roster = Roster(federation, epoch, members, expires_at)
-    except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise ProtocolError(f"not a roster: {error}") from None
     if roster.canonical != canonical:
         raise ProtocolError("not the canonical form of a roster")

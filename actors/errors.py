@@ -1,0 +1,35 @@
+"""Every failure that the runtime raises, under one root."""
+
+from __future__ import annotations
+
+
+class ActorError(Exception):
+    """Root of all errors of `actors`."""
+
+
+class BadSetting(ActorError, ValueError):
+    """A setting, a name or a declaration is out of range; the text names it and what was expected."""
+
+
+class MailboxFull(ActorError):
+    """The mailbox has no room and its policy refuses; nothing was delivered. Try again later, or use `send`."""
+
+
+class AskTimeout(ActorError, TimeoutError):
+    """No reply came before the deadline. The message may have been handled all the same."""
+
+
+class ActorStopped(ActorError):
+    """The actor has stopped, or stopped before it replied."""
+
+
+class UnknownActor(ActorStopped):
+    """No actor lives at this address: it never did, or it has gone."""
+
+
+class UnhandledMessage(ActorError):
+    """The actor has no handler for the type that was asked; the message is a dead letter."""
+
+
+class NameTaken(ActorError):
+    """An actor of this name is alive in the system."""

@@ -1,0 +1,299 @@
+"""A system of actors: spawn, tell, send, ask, monitor, stop, in one task group.
+
+The system ends with its `async with` block. When the block ends well the system first lets the actors finish: it waits
+until every actor is idle, closes the mailboxes and waits until the actors have gone, all within `drain_s`; what is left
+then is cancelled, and messages that nobody handled are dead letters. Tasks of `Context.start_soon` are not waited for.
+When the block raises or is cancelled, the system cancels at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import attrs
+
+from actors.actor import Actor, Cell
+from actors.address import SCHEME, ActorRef, Address
+from actors.clock import Timers, check_seconds
+from actors.errors import ActorStopped, BadSetting, NameTaken, UnknownActor
+from actors.mailbox import Activity, Envelope, MailboxStatistics, Reply
+from actors.message import Down
+
+log = logging.getLogger("actors")
+
+_RECORDS = 256  # dead letters and failures that are kept to be looked at; beyond that they are only counted
+
+
+@attrs.frozen
+class DeadLetter:
+    """A message that no handler got."""
+
+    message: object
+    to: Address
+    sender: ActorRef | None
+    reason: str
+
+
+@attrs.frozen
+class Failure:
+    """An error that ended an actor."""
+
+    ref: ActorRef
+    error: Exception
+
+
+@attrs.frozen
+class SystemStatistics:
+    """How many actors and timers there are, and how many dead letters and failures there have been."""
+
+    num_actors: int
+    num_timers: int
+    num_dead_letters: int
+    num_failures: int
+
+
+class ActorSystem:
+    """Actors that live and end together in one event loop, asyncio's or trio's; an async context manager, used once.
+
+    Args:
+        name: the node's name, first part of every address.
+        now: the clock in seconds, by default the event loop's. Timers and deadlines are instants of it.
+        drain_s: bound on the time that stopping may take; longer saves more messages and delays the end.
+
+    Raises:
+        BadSetting: a name or a time is out of range.
+    """
+
+    def __init__(self, name: str, *, now: Callable[[], float] = anyio.current_time, drain_s: float = 5.0) -> None:
+        Address(name, "x")  # refuses a bad name here rather than at the first spawn
+        self.name = name
+        self.drain_s = check_seconds("drain_s", drain_s)
+        self.timers = Timers(now)
+        self.activity = Activity()
+        self._cells: dict[str, Cell] = {}
+        self._num_spawned = 0
+        self._gone: anyio.Event | None = None
+        self._closed = True
+        self._group: anyio.abc.TaskGroup
+        self._life: AbstractAsyncContextManager[None] | None = None
+        self._dead_letters: deque[DeadLetter] = deque(maxlen=_RECORDS)
+        self._failures: deque[Failure] = deque(maxlen=_RECORDS)
+        self._num_dead_letters = 0
+        self._num_failures = 0
+
+    async def __aenter__(self) -> Self:
+        if self._life is not None:
+            raise BadSetting("a system is used once: make a new one")
+        self._life = self._live()
+        await self._life.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        assert self._life is not None
+        return await self._life.__aexit__(kind, error, trace)
+
+    async def spawn(self, what: Callable[[], Actor] | Actor, *, name: str | None = None) -> ActorRef:
+        """Start an actor and return its reference once its `on_start` has ended.
+
+        Args:
+            what: a factory, an actor class for instance, or an instance.
+            name: unique among the living; by default made of the class's name and a number.
+
+        Raises:
+            NameTaken: an actor of this name is alive.
+            BadSetting: the name is malformed, or the factory is neither an actor nor callable.
+            ActorStopped: it failed in `on_start` (the cause is attached), or the system is not running.
+
+        An error of the factory itself is the caller's and passes through.
+        """
+        if not isinstance(what, Actor) and not callable(what):
+            raise BadSetting(f"spawn: expected an actor or a factory of one, got {what!r}")
+        actor = what if isinstance(what, Actor) else what()
+        if not isinstance(actor, Actor):
+            raise BadSetting(f"spawn: the factory returned {actor!r}, which is no actor")
+        self._num_spawned += 1
+        if name is None:
+            name = f"{type(actor).__name__.lower()}-{self._num_spawned}"
+        ref = ActorRef(Address(self.name, name), self)
+        if self._closed:
+            raise ActorStopped(f"{self.name} is not running")
+        if name in self._cells:
+            raise NameTaken(f"{ref.address} is alive")
+        cell = Cell(self, ref, actor)
+        self._cells[name] = cell
+        self.activity.begin()
+        self._group.start_soon(cell.run, name=str(ref.address))
+        await cell.started.wait()
+        if cell.failed_to_start:
+            raise ActorStopped(f"{ref.address} did not start: {cell.error!r}") from cell.error
+        return ref
+
+    def ref(self, address: str | Address) -> ActorRef:
+        """Return the reference of an address, `scarcity://<node>/<name>` or just `<name>`; nobody needs to live there.
+
+        Raises:
+            BadSetting: the address is malformed.
+            UnknownActor: it is of another node; this system has no links.
+        """
+        if isinstance(address, str):
+            address = Address.parse(address) if address.startswith(SCHEME) else Address(self.name, address)
+        if address.node != self.name:
+            raise UnknownActor(f"{address}: {self.name} has no link to that node")
+        return ActorRef(address, self)
+
+    def stop(self, ref: ActorRef) -> None:
+        """Ask an actor to accept nothing more, handle what waits and stop; without effect when it is gone."""
+        cell = self._cells.get(ref.address.path)
+        if cell is not None:
+            cell.stop()
+
+    @property
+    def dead_letters(self) -> tuple[DeadLetter, ...]:
+        """The latest messages that no handler got, oldest first."""
+        return tuple(self._dead_letters)
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """The latest errors that ended an actor, oldest first."""
+        return tuple(self._failures)
+
+    def statistics(self) -> SystemStatistics:
+        """Return the counts so far."""
+        return SystemStatistics(
+            num_actors=len(self._cells),
+            num_timers=len(self.timers),
+            num_dead_letters=self._num_dead_letters,
+            num_failures=self._num_failures,
+        )
+
+    def mailbox_statistics(self, ref: ActorRef) -> MailboxStatistics:
+        """Return what an actor's mailbox has seen.
+
+        Raises:
+            UnknownActor: the actor is gone.
+        """
+        return self._find(ref).inbox.statistics()
+
+    def route_tell(self, to: ActorRef, message: object, sender: ActorRef | None) -> None:
+        """Deliver now (the seam behind `ActorRef.tell`)."""
+        envelope = Envelope(message, sender, None, None)
+        cell = self._cells.get(to.address.path)
+        if cell is None or cell.inbox.closed:
+            self.bury(envelope, to, "no such actor" if cell is None else "the actor is stopping")
+        else:
+            cell.inbox.offer(envelope)
+
+    async def route_send(self, to: ActorRef, message: object, sender: ActorRef | None) -> None:
+        """Deliver when there is room (the seam behind `ActorRef.send`)."""
+        await anyio.lowlevel.checkpoint()
+        inbox = self._find(to).inbox
+        envelope = Envelope(message, sender, None, None)
+        if not inbox.must_wait():
+            inbox.offer(envelope)
+            return
+        admitted = anyio.Event()
+        waiting = inbox.enlist(envelope, admitted)
+        try:
+            await admitted.wait()
+        finally:
+            inbox.withdraw(waiting)
+        if waiting.refused:
+            raise ActorStopped(f"{to.address} stopped before there was room")
+
+    async def route_ask(self, to: ActorRef, message: object, deadline: float, sender: ActorRef | None) -> object:
+        """Deliver and wait for the reply (the seam behind `ActorRef.ask`)."""
+        inbox = self._find(to).inbox
+        due_at = self.timers.now() + check_seconds("deadline", deadline)
+        reply = Reply()
+        envelope = Envelope(message, sender, due_at, reply)
+        waiting = None
+        if inbox.setting.overflow == "block" and inbox.must_wait():
+            waiting = inbox.enlist(envelope, None)
+        else:
+            inbox.offer(envelope)
+        timer = self.timers.at(due_at, reply.expire)
+        try:
+            return await reply.result()
+        finally:
+            timer.cancel()
+            reply.abandon()
+            if waiting is not None:
+                inbox.withdraw(waiting)
+
+    def bury(self, envelope: Envelope, to: ActorRef, reason: str) -> None:
+        """Record a dead letter."""
+        self._num_dead_letters += 1
+        self._dead_letters.append(DeadLetter(envelope.message, to.address, envelope.sender, reason))
+
+    def report(self, ref: ActorRef, error: Exception) -> None:
+        """Record a failure and log it."""
+        self._num_failures += 1
+        self._failures.append(Failure(ref, error))
+        log.error("%s failed", ref.address, exc_info=error)
+
+    def monitor(self, watcher: Cell, ref: ActorRef) -> None:
+        """Let the watcher get one `Down` when the actor is gone, now when it is gone already."""
+        cell = self._cells.get(ref.address.path)
+        if cell is None:
+            watcher.control(Down(ref, "unknown"))
+        else:
+            cell.watchers[watcher.ref] = watcher
+            watcher.watched.add(cell)
+
+    def gone(self, cell: Cell, reason: str) -> None:
+        """Take a finished actor off the books and tell who monitors it."""
+        del self._cells[cell.ref.address.path]
+        for watched in cell.watched:
+            watched.watchers.pop(cell.ref, None)
+        for watcher in cell.watchers.values():
+            watcher.watched.discard(cell)
+            watcher.control(Down(cell.ref, reason))
+        if not self._cells and self._gone is not None:
+            self._gone.set()
+
+    def _find(self, ref: ActorRef) -> Cell:
+        cell = self._cells.get(ref.address.path)
+        if cell is None:
+            raise UnknownActor(f"nobody lives at {ref.address}")
+        if cell.inbox.closed:
+            raise ActorStopped(f"{ref.address} is stopping")
+        return cell
+
+    @asynccontextmanager
+    async def _live(self) -> AsyncIterator[None]:
+        failure: Exception | None = None
+        try:
+            async with anyio.create_task_group() as self._group:
+                self._group.start_soon(self.timers.run, name=f"{self.name} timers")
+                self._closed = False
+                try:
+                    yield
+                    with anyio.move_on_after(self.drain_s):
+                        await self._drain()
+                except Exception as error:  # noqa: BLE001 - raised again below, not wrapped in the group's own exception
+                    failure = error
+                self._closed = True
+                self._group.cancel_scope.cancel()
+        finally:
+            self._closed = True
+        if failure is not None:
+            raise failure
+
+    async def _drain(self) -> None:
+        """Wait until all actors are idle, close their mailboxes, and wait until they have gone."""
+        await self.activity.wait_idle()
+        for cell in list(self._cells.values()):
+            cell.inbox.close()
+        while self._cells:
+            self._gone = anyio.Event()
+            await self._gone.wait()

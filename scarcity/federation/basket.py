@@ -1,0 +1,582 @@
+"""The basket's side: `BasketCore` gathers its members' contributions and carries their aggregate to Layer 2.
+
+Who sends what when:
+
+    state       comes                                   goes                                            next
+    IDLE        RoundConfig (coordinator)               RoundConfig to the members                      COLLECTING
+    COLLECTING  Release, Unprotected                    [Persist(receipt), Ack]; all, or quorum and
+                                                        close_s: rule, [Persist, BasketReport]          REPORTED
+    COLLECTING  Ready (mode distributed)                all, or ready_s: the secure sum's config        SUMMING
+    COLLECTING  deadline_s without quorum               Absent                                          ABSENT
+    SUMMING     SecureSum of a member                   the sum's messages; opened:
+                                                        [Persist, BasketReport]                         REPORTED
+    SUMMING     the sum fails                           Absent                                          ABSENT
+    REPORTED    SecureSum (coordinator)                 Layer 2's messages; the input is the aggregate  REPORTED
+    any         Model, Aborted (coordinator)            the same to the members                         IDLE
+
+In mode distributed the basket sees masked integers and their sum, no more. In mode local it sees releases. It is
+trusted to run the rule and to keep receipts; it is not trusted with a clean vector. A lying basket can spoil its own
+aggregate (Layer 2 assumes semi-honest baskets).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar, cast
+
+import attrs
+
+from scarcity.errors import LocalError, RemoteError
+from scarcity.federation.aggregator import Rule, byzantine_count, make_rule
+from scarcity.federation.buffer import UpdateBuffer
+from scarcity.federation.codec import body_digest, encode_body, encode_packet, kind_of
+from scarcity.federation.effects import (
+    BasketAbsent,
+    BasketClosed,
+    Effect,
+    Emit,
+    EntropySource,
+    Entry,
+    ModelAccepted,
+    Persist,
+    Reject,
+    Send,
+    SetTimer,
+    Waiting,
+)
+from scarcity.federation.gossip import gossip_of
+from scarcity.federation.identity import Identity
+from scarcity.federation.layers import (
+    Contributed,
+    aggregate_contributions,
+    aggregate_of_sum,
+    layer2_bits,
+    layer2_input,
+    layer2_scale,
+    model_belongs,
+)
+from scarcity.federation.packets import (
+    CONTRIBUTIONS,
+    LAYER2,
+    MAX_REASON,
+    Aborted,
+    Absent,
+    Ack,
+    Aggregate,
+    BasketReport,
+    Body,
+    Declined,
+    GossipPull,
+    GossipPush,
+    Model,
+    ModelRequest,
+    Packet,
+    Ready,
+    Release,
+    RosterNotice,
+    RoundConfig,
+    RoundSettings,
+    SecureSum,
+    TrustMode,
+    Unprotected,
+    basket_scope,
+)
+from scarcity.federation.roster import COORDINATOR, Member, Roster, basket_id, verify_roster
+from scarcity.federation.scheduler import Decision, RoundScheduler, Verdict, quorum_need
+from scarcity.federation.sums import TIMER as SUM_TIMER
+from scarcity.federation.sums import (
+    SumHost,
+    SumMark,
+    SumParticipant,
+    layer2_policy,
+    min_members,
+    noise_share_std,
+    open_basket_sum,
+)
+from scarcity.federation.trust_scorer import TrustScorer
+from scarcity.federation.validator import Code, Expected, Validator, code_of, expected_in
+
+_CLOSE, _PULL = "close", "gossip.pull"
+
+
+class BasketState(enum.Enum):
+    """Where a basket stands in the round it holds a config of."""
+
+    IDLE = "idle"
+    COLLECTING = "collecting"
+    SUMMING = "summing"
+    REPORTED = "reported"
+    ABSENT = "absent"
+
+
+@attrs.define(eq=False)
+class _Round:
+    """The round in hand."""
+
+    packet: Packet
+    config: RoundConfig
+    opened_at: float
+    members: tuple[str, ...]
+    state: BasketState = BasketState.COLLECTING
+    weights: dict[str, int] = attrs.field(factory=dict)  # of those that are Ready
+    declined: dict[str, str] = attrs.field(factory=dict)
+    host: SumHost | None = None
+    aggregate: Aggregate | None = None
+
+    @property
+    def round_id(self) -> int:
+        return self.packet.header.round_id
+
+
+class BasketCore:
+    """The protocol of one basket, pure: packets and instants in, effects out.
+
+    Args:
+        identity: the basket's voice.
+        settings: the rules it accepts.
+        entropy: source of the secure sum's secrets and of peers.
+        operator_key: public key that signs rosters.
+        marks: high-water marks of Layer 2's sums, replayed from the journal.
+
+    Attributes:
+        trust: the members' reputation; it changes no weight yet.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        settings: RoundSettings,
+        *,
+        entropy: EntropySource,
+        operator_key: bytes,
+        marks: Iterable[SumMark] = (),
+    ) -> None:
+        self._identity = identity
+        self._settings = settings
+        self._operator_key = operator_key
+        self._buffer: UpdateBuffer[Packet] = UpdateBuffer(settings.max_staleness, settings.half_life_rounds)
+        self._scheduler = RoundScheduler(settings)
+        self._round: _Round | None = None
+        self._last_round = 0
+        self._roster_packet: Packet | None = None
+        self._model_packet: Packet | None = None
+        self._expected: Expected | None = None
+        self._domain = identity.member.domain
+        self._validator = Validator(identity.member_id, identity.roster)
+        self._gossip = gossip_of(identity, settings, entropy)
+        self._sum = SumParticipant(identity, entropy, marks)
+        self.trust = TrustScorer(member.id for member in self._members)
+
+    # What drivers call.
+
+    def start(self, now: float) -> list[Effect]:
+        """Arm gossip and ask for what was missed."""
+        ask = self._say_up(ModelRequest(), 0)
+        return [SetTimer(_PULL, now + self._settings.gossip_s), Send(COORDINATOR, ask)]
+
+    def receive(self, packet: Packet, sender: str, now: float) -> list[Effect]:
+        """Take a packet; whatever a peer sends, the answer is effects."""
+        if refusal := self._validator.check(packet, sender, now, self._expected):
+            return self._again(packet, sender, refusal)
+        handle = self._HANDLERS.get(type(packet.body))
+        if handle is None:
+            return [Reject(sender, f"a basket takes no {kind_of(packet.body)}")]
+        return handle(self, packet, sender, now)
+
+    def fire(self, timer: str, now: float) -> list[Effect]:
+        """Pull, decide whether to close, or end a stage of the sum."""
+        if timer == _PULL:
+            pulls = [Send(peer, self._say(body, self._last_round)) for peer, body in self._gossip.pull()]
+            return [SetTimer(_PULL, now + self._settings.gossip_s), *pulls]
+        if timer == SUM_TIMER:
+            return self._close_sum_stage(now)
+        return self._evaluate(now)
+
+    def close_stage(self, now: float) -> list[Effect]:
+        """Stop waiting: with a quorum go on, without one be Absent. For drivers that cannot wait."""
+        held = self._round
+        if held is None:
+            return []
+        return self._close_sum_stage(now) if held.state is BasketState.SUMMING else self._evaluate(now, forced=True)
+
+    def waiting(self) -> tuple[Waiting, ...]:
+        """Return what this basket waits for."""
+        held = self._round
+        if held is None:
+            return ()
+        if held.state is BasketState.SUMMING and held.host is not None:
+            return held.host.waiting(self.basket_id)
+        if held.state is not BasketState.COLLECTING:
+            return ()
+        arrived = self._arrived(held)
+        missing = tuple(name for name in self._expected_members(held) if name not in arrived)
+        need = self._need(held)
+        until = held.opened_at + (self._settings.deadline_s if len(arrived) < need else self._settings.close_s)
+        return (Waiting(self.basket_id, "contributions", len(arrived), need, missing, held.opened_at, until),)
+
+    # What its owner reads.
+
+    @property
+    def basket_id(self) -> str:
+        """The basket's member id."""
+        return self._identity.member_id
+
+    @property
+    def state(self) -> BasketState:
+        """Where the basket stands."""
+        return BasketState.IDLE if self._round is None else self._round.state
+
+    @property
+    def has_quorum(self) -> bool:
+        """Whether the open round could close now."""
+        held = self._round
+        return (
+            held is not None and held.state is BasketState.COLLECTING and len(self._arrived(held)) >= self._need(held)
+        )
+
+    # Opening a round.
+
+    def _on_roster(self, packet: Packet, sender: str, _now: float) -> list[Effect]:
+        body = cast("RosterNotice", packet.body)
+        try:
+            roster = verify_roster(body.roster, body.signature, self._operator_key)
+        except RemoteError as error:
+            return [Reject(sender, str(error))]
+        if roster.epoch <= self._identity.roster.epoch:
+            return []  # a copy of what is known
+        if self.basket_id not in roster:
+            return [Reject(sender, f"the roster of epoch {roster.epoch} leaves this basket out")]
+        for member in self._members:
+            if member not in roster.clients_of(self._domain):
+                self._buffer.drop_client(member.id)
+        self._identity.roster = roster
+        for part in (self._validator, self._gossip, self._sum):
+            part.adopt(roster)
+        self.trust.update_members(member.id for member in self._members)
+        self._roster_packet = packet
+        return self._to_members(packet)
+
+    def _on_config(self, packet: Packet, sender: str, now: float) -> list[Effect]:
+        config, round_id = cast("RoundConfig", packet.body), packet.header.round_id
+        if round_id <= self._last_round:
+            return [Reject(sender, f"round {round_id} is not after round {self._last_round}")]
+        self._last_round = round_id
+        members = tuple(member.id for member in self._members)
+        self._round = held = _Round(packet, config, now, members)
+        self._sum.abort()
+        self._sum.pin(LAYER2, layer2_policy(config, self._identity.roster))
+        self._expected = expected_in(round_id, config, max_rows=self._settings.max_rows)
+        self._gossip.expect(self._expected)
+        if config.settings != self._settings or config.roster_root != self._identity.roster.root:
+            return self._absent(held, "the round runs under other settings or another roster than this basket", 0, 0)
+        told = self._to_members(packet)
+        if len(members) < self._settings.min_clients:
+            held.state = BasketState.ABSENT  # not expected by the coordinator either
+            return told
+        return [*told, *self._evaluate(now)]
+
+    # Collecting.
+
+    def _on_contribution(self, packet: Packet, sender: str, now: float) -> list[Effect]:
+        return [*self._keep(packet), Send(sender, self._ack(packet)), *self._evaluate(now)]
+
+    def _keep(self, packet: Packet) -> list[Effect]:
+        """Make a contribution durable and buffer it; it counts in the open round or, late, in the next one."""
+        head = packet.header
+        self._buffer.add(head.sender, head.round_id, packet)
+        self.trust.contributed(head.sender)
+        return [Persist(Entry("receipt", f"{head.round_id}/{head.sender}", encode_packet(packet)))]
+
+    def _ack(self, packet: Packet) -> Packet:
+        return self._say(Ack(body_digest(packet.body)), packet.header.round_id)
+
+    def _again(self, packet: Packet, sender: str, refusal: Reject) -> list[Effect]:
+        """A repeated contribution means that its acknowledgement was lost; two different ones spoil each other."""
+        code, head = code_of(refusal), packet.header
+        self.trust.refused(refusal)
+        if isinstance(packet.body, CONTRIBUTIONS) and code is Code.DUPLICATE:
+            return [Send(sender, self._ack(packet))]
+        if code is Code.DUPLICATE:
+            return []
+        if isinstance(packet.body, CONTRIBUTIONS) and code is Code.EQUIVOCATION:
+            self._buffer.remove(head.sender, head.round_id)
+            for found in self._validator.proofs.values():
+                self.trust.convict(found, self._identity.roster.keys[found.author])
+            proof = Entry("equivocation", f"{head.round_id}/{head.sender}", encode_packet(packet))
+            return [Persist(proof), refusal]
+        return [refusal]
+
+    def _on_ready(self, packet: Packet, sender: str, now: float) -> list[Effect]:
+        held = self._round
+        if held is None or held.state is not BasketState.COLLECTING or packet.header.round_id != held.round_id:
+            return [Reject(sender, f"ready for round {packet.header.round_id} in state {self.state.value}")]
+        held.weights[sender] = cast("Ready", packet.body).weight
+        return self._evaluate(now)
+
+    def _on_declined(self, packet: Packet, sender: str, now: float) -> list[Effect]:
+        held = self._round
+        if held is None or packet.header.round_id != held.round_id:
+            return [Reject(sender, f"declines round {packet.header.round_id}, which is not open")]
+        held.declined[sender] = f"declined: {cast('Declined', packet.body).reason}"
+        return self._evaluate(now)
+
+    def _expected_members(self, held: _Round) -> tuple[str, ...]:
+        return tuple(name for name in held.members if name not in held.declined)
+
+    def _arrived(self, held: _Round) -> tuple[str, ...]:
+        if self._settings.mode is TrustMode.DISTRIBUTED:
+            return tuple(sorted(held.weights))
+        return self._buffer.senders(held.round_id)
+
+    def _need(self, held: _Round) -> int:
+        return quorum_need(self._settings.quorum, len(self._expected_members(held)), self._min_inputs(held))
+
+    def _min_inputs(self, held: _Round) -> int:
+        if self._settings.mode is TrustMode.DISTRIBUTED:
+            return min_members(self._settings)
+        return self._rule(held).min_inputs
+
+    def _rule(self, held: _Round) -> Rule:
+        """Return the round's rule; f follows from the members, not from the arrivals: silence must not lower it."""
+        share = self._settings.byzantine_share
+        return make_rule(self._settings.rule, byzantine_count(share, len(held.members)))
+
+    def _evaluate(self, now: float, *, forced: bool = False) -> list[Effect]:
+        """Decide whether to close, and arm the timer for when that has to be decided again."""
+        held = self._round
+        if held is None or held.state is not BasketState.COLLECTING:
+            return []
+        decision = self._decide(held, now, forced=forced)
+        if decision.verdict is Verdict.WAIT:
+            return [SetTimer(_CLOSE, decision.until)]
+        if decision.verdict is Verdict.ABSENT:
+            return self._absent(held, decision.reason, len(self._arrived(held)), decision.need)
+        if self._settings.mode is TrustMode.DISTRIBUTED:
+            return self._open_sum(held, now)
+        return self._close_by_rule(held)
+
+    def _decide(self, held: _Round, now: float, *, forced: bool) -> Decision:
+        members, arrived, declined = len(held.members), len(self._arrived(held)), len(held.declined)
+        if self._settings.mode is TrustMode.DISTRIBUTED:
+            # Who takes part in the sum has to be known before it begins; after that, its own stages are waited for.
+            heard = self._scheduler.ready(
+                members=members, ready=arrived, declined=declined, opened_at=held.opened_at, now=now, forced=forced
+            )
+            if heard.verdict is Verdict.WAIT:
+                return heard
+            forced = True
+        return self._scheduler.decide(
+            members=members,
+            arrived=arrived,
+            declined=declined,
+            opened_at=held.opened_at,
+            now=now,
+            min_inputs=self._min_inputs(held),
+            forced=forced,
+        )
+
+    def _close_by_rule(self, held: _Round) -> list[Effect]:
+        entries = self._buffer.close(held.round_id)
+        contributions = {
+            e.client_id: Contributed(e.item.body.vector, e.item.body.weight, e.age_weight)
+            for e in entries
+            if isinstance(e.item.body, Release | Unprotected)
+        }
+        try:
+            aggregate = aggregate_contributions(self._rule(held), contributions, held.config.noise.sigma)
+        except LocalError as error:
+            return self._absent(held, str(error), len(contributions), self._need(held))
+        return self._report(held, aggregate, tuple(contributions), {})
+
+    # The secure sum inside the basket.
+
+    def _open_sum(self, held: _Round, now: float) -> list[Effect]:
+        """Begin the sum over the members that have not declined: who is silent is a dropout of it."""
+        participants = self._expected_members(held)
+        try:
+            held.host = open_basket_sum(self._identity, held.config, held.round_id, participants)
+        except LocalError as error:
+            return self._absent(held, str(error), len(held.weights), len(participants))
+        held.state = BasketState.SUMMING
+        return [*held.host.open(now), *self._sum_outcome(held)]
+
+    def _on_sum(self, packet: Packet, sender: str, now: float) -> list[Effect]:
+        held = self._round
+        if held is None or packet.header.round_id != held.round_id:
+            return [Reject(sender, "a secure sum's message of a round that is not open")]
+        if sender == COORDINATOR:
+            return self._join_layer2(held, packet)
+        if held.host is None or sender not in held.weights:
+            return [Reject(sender, f"a secure sum's message in state {held.state.value}")]
+        return [*held.host.receive(packet, sender, now), *self._sum_outcome(held)]
+
+    def _close_sum_stage(self, now: float) -> list[Effect]:
+        held = self._round
+        if held is None or held.host is None or held.state is not BasketState.SUMMING:
+            return []
+        return [*held.host.close_stage(now), *self._sum_outcome(held)]
+
+    def _sum_outcome(self, held: _Round) -> list[Effect]:
+        """Report the sum once it is open, or that there will be none."""
+        host = held.host
+        if host is None or held.state is not BasketState.SUMMING:
+            return []
+        if host.failed is not None:
+            return self._absent(held, f"the secure sum failed: {host.failed}", host.num_left, host.num_needed)
+        if host.result is None:
+            return []
+        survivors = host.result.survivors
+        weights = {name: held.weights[name] for name in survivors}
+        variance = len(survivors) * noise_share_std(held.config, host.num_needed) ** 2
+        aggregate = aggregate_of_sum(host.result.vector, weights, variance)
+        return self._report(held, aggregate, survivors, host.silent)
+
+    # Layer 2.
+
+    def _report(
+        self, held: _Round, aggregate: Aggregate, members: tuple[str, ...], silent: Mapping[str, str]
+    ) -> list[Effect]:
+        held.aggregate, held.state = aggregate, BasketState.REPORTED
+        report = BasketReport(aggregate.weight, aggregate.count, aggregate.noise_variance)
+        closed = BasketClosed(self.basket_id, held.round_id, aggregate, members, self._missing(held, members, silent))
+        kept = Entry("aggregate", str(held.round_id), encode_body(report))
+        return [Persist(kept), Send(COORDINATOR, self._say_up(report, held.round_id)), Emit(closed)]
+
+    def _missing(
+        self, held: _Round, members: tuple[str, ...], silent: Mapping[str, str]
+    ) -> tuple[tuple[str, str], ...]:
+        """Return (member, why) for the round's members that are not in the aggregate."""
+        reasons = {name: f"silent at stage {stage}" for name, stage in silent.items()} | held.declined
+        out = (name for name in held.members if name not in members)
+        return tuple((name, reasons.get(name, "silent")) for name in out)
+
+    def _absent(self, held: _Round, reason: str, have: int, need: int) -> list[Effect]:
+        held.state = BasketState.ABSENT
+        told = self._say_up(Absent(reason[:MAX_REASON], have, need), held.round_id)
+        silent = held.host.silent if held.host else {}
+        event = BasketAbsent(self.basket_id, held.round_id, reason, have, need, self._missing(held, (), silent))
+        return [SetTimer(_CLOSE, math.inf), Send(COORDINATOR, told), Emit(event)]
+
+    def _join_layer2(self, held: _Round, packet: Packet) -> list[Effect]:
+        if held.aggregate is None:
+            return [Reject(COORDINATOR, f"Layer 2 in state {held.state.value}: this basket has nothing to give")]
+        effects, wants_input = self._sum.receive(packet, COORDINATOR)
+        if not wants_input:
+            return effects
+        # Released inputs may enter a second attempt as they are.
+        try:
+            bits = layer2_bits(len(self._identity.roster.baskets))
+            vector = layer2_input(held.aggregate, layer2_scale(self._settings.mode), bits)
+        except LocalError as error:
+            self._sum.abort()
+            return [Reject(COORDINATOR, str(error))]
+        return [*effects, *self._sum.provide(vector, packet, COORDINATOR)]
+
+    # The model.
+
+    def _on_model(self, packet: Packet, sender: str, _now: float) -> list[Effect]:
+        held, model = self._round, cast("Model", packet.body)
+        known = self._model_packet
+        if known is not None and model.round_id <= known.header.round_id:
+            return [] if packet == known else [Reject(sender, f"another model of round {model.round_id}")]
+        if held is None or not model_belongs(model, held.round_id, held.config):
+            return [Reject(sender, f"a model of round {model.round_id} that no config held here announces")]
+        self._model_packet = packet
+        self._gossip.offer(packet)
+        kept = Persist(Entry("model", str(model.round_id), encode_packet(packet)))
+        if model.round_id == held.round_id:
+            self._leave_round()
+        return [kept, *self._to_members(packet), Emit(ModelAccepted(self.basket_id, model))]
+
+    def _on_aborted(self, packet: Packet, _sender: str, _now: float) -> list[Effect]:
+        if self._round is None or packet.header.round_id != self._round.round_id:
+            return []
+        self._leave_round()
+        return self._to_members(packet)
+
+    def _leave_round(self) -> None:
+        """Keep the config, so that late members can be told, but wait for nothing any more."""
+        if self._round is not None:
+            self._round.state = BasketState.IDLE
+
+    def _on_model_request(self, _packet: Packet, sender: str, _now: float) -> list[Effect]:
+        """Tell a member what it missed: roster, last model, open round, in the order in which it can use them."""
+        config = self._round.packet if self._round is not None else None
+        known = (self._roster_packet, config, self._model_packet)
+        return [Send(sender, packet) for packet in known if packet is not None]
+
+    # Gossip: the basket is a peer, and pulls what a lost submission would have brought.
+
+    def _on_push(self, packet: Packet, sender: str, now: float) -> list[Effect]:
+        received = self._gossip.receive_push(cast("GossipPush", packet.body), sender)
+        effects: list[Effect] = list(received.rejects)
+        for item in received.new:
+            author = item.header.sender
+            if isinstance(item.body, Model):
+                effects += self._on_model(item, sender, now)
+            elif self._validator.check(item, author, now, self._expected) is None:
+                effects += [*self._keep(item), Send(author, self._ack(item))]
+        return [*effects, *self._evaluate(now)]
+
+    def _on_pull(self, packet: Packet, sender: str, _now: float) -> list[Effect]:
+        answer = self._gossip.answer_pull(cast("GossipPull", packet.body), sender)
+        return [] if answer is None else [Send(sender, self._say(answer, self._last_round))]
+
+    # Its place in the federation.
+
+    @property
+    def _members(self) -> tuple[Member, ...]:
+        return self._identity.roster.clients_of(self._domain)
+
+    def _to_members(self, packet: Packet) -> list[Effect]:
+        return [Send(member.id, packet) for member in self._members]
+
+    def _say(self, body: Body, round_id: int) -> Packet:
+        return self._identity.say(basket_scope(self._domain), round_id, body)
+
+    def _say_up(self, body: Body, round_id: int) -> Packet:
+        return self._identity.say(LAYER2, round_id, body)
+
+    _HANDLERS: ClassVar[Mapping[type, Callable[[BasketCore, Packet, str, float], list[Effect]]]] = {
+        RosterNotice: _on_roster,
+        RoundConfig: _on_config,
+        Ready: _on_ready,
+        Declined: _on_declined,
+        Release: _on_contribution,
+        Unprotected: _on_contribution,
+        SecureSum: _on_sum,
+        Model: _on_model,
+        Aborted: _on_aborted,
+        ModelRequest: _on_model_request,
+        GossipPush: _on_push,
+        GossipPull: _on_pull,
+    }
+
+
+@attrs.frozen
+class BasketManager:
+    """Which clients are grouped with whom: a roster read by domain.
+
+    Attributes:
+        roster: who is who.
+        min_clients: a basket with fewer members is not expected to contribute.
+    """
+
+    roster: Roster
+    min_clients: int = 2
+
+    @property
+    def baskets(self) -> dict[str, tuple[str, ...]]:
+        """Domain -> ids of its clients, both sorted."""
+        return {b.domain: tuple(m.id for m in self.roster.clients_of(b.domain)) for b in self.roster.baskets}
+
+    @property
+    def expected(self) -> tuple[str, ...]:
+        """Ids of the baskets that are expected in a round, sorted."""
+        return tuple(b.id for b in self.roster.baskets if len(self.roster.clients_of(b.domain)) >= self.min_clients)
+
+    def basket_of(self, client_id: str) -> str:
+        """Return the basket id of a client; UnknownClientError when there is none."""
+        return basket_id(self.roster.member(client_id).domain)

@@ -1,0 +1,586 @@
+"""The client's side: `ClientCore` speaks the protocol, `FederationClientAgent` ties it to a discovery engine.
+
+Who sends what when (round.md, "Life of a round"):
+
+    state        comes                     goes                                    next
+    IDLE         RoundConfig               (an update is at hand: contribute)      OPEN
+    OPEN         submit / an update        local, none: [Persist, Release]         CONTRIBUTED
+                                           distributed: [Persist, Ready]           READY
+                                           cannot pay: Declined                    DECLINED
+    READY        SecureSum (its config)    Advertise, noise is drawn               SUMMING
+    READY        Aborted, next RoundConfig [Persist(VOID)]: no noise was drawn     IDLE / OPEN
+    SUMMING      SecureSum                 the secure sum's messages               SUMMING
+    any          Model                     merged, spread by gossip                IDLE
+    any          GossipPush, GossipPull    gossip
+
+The core trusts the roster's signatures and its own pinned settings. It does not trust its basket or the coordinator for
+privacy: noise, clipping and budget are its own, whatever a config says. It does not defend against traffic analysis:
+that it takes part, and when, is public.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar, Protocol, cast
+
+import attrs
+
+from scarcity.engine import Increment, OnlineDiscoveryEngine, record_layout
+from scarcity.engine.vector import Form, vector_dimension
+from scarcity.errors import AlreadySubmittedError, InsufficientInputs, LocalError, PrivacyBudgetExceeded, RemoteError
+from scarcity.federation.codec import body_digest, encode_packet, kind_of
+from scarcity.federation.effects import (
+    ContributionMade,
+    Effect,
+    Emit,
+    EntropySource,
+    Entry,
+    ModelAccepted,
+    Persist,
+    Reject,
+    RoundDeclined,
+    Send,
+    SetTimer,
+    Waiting,
+)
+from scarcity.federation.gossip import gossip_of
+from scarcity.federation.identity import Identity
+from scarcity.federation.layers import model_belongs, view_of
+from scarcity.federation.packets import (
+    MAX_REASON,
+    Aborted,
+    Ack,
+    Body,
+    Declined,
+    FloatArray,
+    GossipPull,
+    GossipPush,
+    Model,
+    ModelRequest,
+    Packet,
+    Ready,
+    Release,
+    RosterNotice,
+    RoundConfig,
+    RoundSettings,
+    SecureSum,
+    TrustMode,
+    Unprotected,
+    Update,
+    basket_scope,
+)
+from scarcity.federation.privacy_guard import (
+    Layout,
+    PrivacyFilter,
+    Reservation,
+    array_layout,
+    check_update,
+    clean_layout,
+    default_layout,
+    event_of,
+    ledger_entry,
+    masked_input,
+    release,
+    unprotected,
+)
+from scarcity.federation.reconciler import merge_model
+from scarcity.federation.roster import COORDINATOR, basket_id, verify_roster
+from scarcity.federation.sums import SumMark, SumParticipant, basket_policy
+from scarcity.federation.validator import Code, Expected, Validator, code_of, expected_in
+
+_PUSH, _PULL = "gossip.push", "gossip.pull"
+
+
+class ClientState(enum.Enum):
+    """Where a client stands in the round it holds a config of."""
+
+    IDLE = "idle"
+    OPEN = "open"
+    READY = "ready"
+    SUMMING = "summing"
+    CONTRIBUTED = "contributed"
+    DECLINED = "declined"
+
+
+_WAITS: Mapping[ClientState, str] = {
+    ClientState.READY: "its basket's secure sum to begin",
+    ClientState.SUMMING: "its basket's secure sum",
+    ClientState.CONTRIBUTED: "the round's model",
+}
+
+
+class Learner(Protocol):
+    """What a client core learns for: it gives updates and takes models. `FederationClientAgent` is one."""
+
+    @property
+    def layout(self) -> Layout | None:
+        """How its updates are laid out; None: a plain array, clipped as a whole."""
+
+    def update_for(self, round_id: int) -> Update | None:
+        """Return the update for a round that opens, None when there is nothing new."""
+
+    def accepted(self, update: Update) -> None:
+        """Learn that the update was reserved: its rows are spent."""
+
+    def receive_model(self, model: Model) -> None:
+        """Take a verified model."""
+
+
+@attrs.frozen
+class Receipt:
+    """What a submitted update became.
+
+    Attributes:
+        round_id: the round it counts in.
+        release_id: its name in the ledger, empty in mode none.
+        epsilon_spent: the client's whole spending so far, at its budget's delta.
+    """
+
+    round_id: int
+    release_id: str
+    epsilon_spent: float
+
+
+@attrs.define(eq=False)
+class _Round:
+    """The round in hand."""
+
+    packet: Packet
+    config: RoundConfig
+    state: ClientState = ClientState.OPEN
+    update: Update | None = None
+    reservation: Reservation | None = None
+    sent: Packet | None = None
+    acknowledged: bool = False
+    opened_at: float = 0.0
+
+    @property
+    def round_id(self) -> int:
+        return self.packet.header.round_id
+
+
+class ClientCore:
+    """The protocol of one client, pure: packets and instants in, effects out.
+
+    Args:
+        identity: the client's voice; its roster must hold the client.
+        settings: the rules it accepts; a round under other rules is declined.
+        ledger: its privacy filter, replayed from its journal; None in mode none.
+        entropy: source of noise and of the secure sum's secrets.
+        operator_key: public key that signs rosters.
+        learner: gives updates and takes models; None when updates come by `submit` only.
+        marks: high-water marks of secure sums, replayed from the journal.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        settings: RoundSettings,
+        *,
+        ledger: PrivacyFilter | None,
+        entropy: EntropySource,
+        operator_key: bytes,
+        learner: Learner | None = None,
+        marks: Iterable[SumMark] = (),
+    ) -> None:
+        self._identity = identity
+        self._settings = settings
+        self._ledger = ledger
+        self._entropy = entropy
+        self._operator_key = operator_key
+        self._learner = learner
+        self._round: _Round | None = None
+        self._last_round = 0
+        self._model_packet: Packet | None = None
+        self._expected: Expected | None = None
+        self._domain = identity.member.domain
+        self._basket = basket_id(self._domain)
+        self._validator = Validator(identity.member_id, identity.roster)
+        self._gossip = gossip_of(identity, settings, entropy)
+        self._sum = SumParticipant(identity, entropy, marks)
+
+    # What drivers call.
+
+    def start(self, now: float) -> list[Effect]:
+        """Arm gossip and ask for what was missed."""
+        ask = self._say(ModelRequest(), round_id=0)
+        return [*self._arm_gossip(now), Send(self._basket, ask)]
+
+    def receive(self, packet: Packet, sender: str, now: float) -> list[Effect]:
+        """Take a packet; whatever a peer sends, the answer is effects."""
+        if refusal := self._validator.check(packet, sender, now, self._expected):
+            return [] if code_of(refusal) is Code.DUPLICATE else [refusal]
+        handle = self._HANDLERS.get(type(packet.body))
+        if handle is None:
+            return [Reject(sender, f"a client takes no {kind_of(packet.body)}")]
+        return handle(self, packet, sender, now)
+
+    def fire(self, timer: str, now: float) -> list[Effect]:
+        """Push or pull; an unacknowledged contribution is sent again with each push, the same bytes."""
+        if timer == _PULL:
+            sends = [self._send(peer, body) for peer, body in self._gossip.pull()]
+        else:
+            sends = [*(self._send(peer, body) for peer, body in self._gossip.push()), *self._unacknowledged()]
+        return [SetTimer(timer, now + self._settings.gossip_s), *sends]
+
+    def waiting(self) -> tuple[Waiting, ...]:
+        """Return what this client waits for: its basket's acknowledgement or sum, or the round's model."""
+        held = self._round
+        if held is None or held.state not in _WAITS:
+            return ()
+        missing = (COORDINATOR,) if held.state is ClientState.CONTRIBUTED else (self._basket,)
+        return (Waiting(self.client_id, _WAITS[held.state], 0, 1, missing, held.opened_at, math.inf),)
+
+    # What the client's owner calls.
+
+    @property
+    def client_id(self) -> str:
+        """The client's member id."""
+        return self._identity.member_id
+
+    @property
+    def state(self) -> ClientState:
+        """Where the client stands."""
+        return ClientState.IDLE if self._round is None else self._round.state
+
+    @property
+    def model(self) -> Model | None:
+        """The newest model that this client has verified."""
+        return None if self._model_packet is None else cast("Model", self._model_packet.body)
+
+    @property
+    def epsilon_spent(self) -> float:
+        """What the ledger has spent, at its delta; 0 in mode none."""
+        return 0.0 if self._ledger is None else self._ledger.spent.epsilon
+
+    def local_view(self) -> FloatArray | None:
+        """Return the basket's rule over the releases of the open round that gossip brought, or None: too few yet."""
+        if self._round is None:
+            return None
+        packets = self._gossip.local_view(self._round.round_id)
+        return view_of(packets, self._settings, len(self._identity.roster.clients_of(self._domain)))
+
+    def submit(self, update: Update) -> tuple[Receipt, list[Effect]]:
+        """Contribute to the open round.
+
+        Raises:
+            LocalError: no round is open to this client, it has contributed already, or the update does not fit. State
+                is unchanged and nothing is charged.
+            PrivacyBudgetExceeded: the ledger cannot pay; nothing is charged.
+        """
+        held = self._round
+        if held is None:
+            raise LocalError(f"client {self.client_id}: no round is open to it; the next one opens after a model")
+        if held.state is not ClientState.OPEN:
+            raise AlreadySubmittedError(f"client {self.client_id} is {held.state.value} in round {held.round_id}")
+        if update.round_id not in (None, held.round_id):
+            raise LocalError(
+                f"update of {self.client_id} is for round {update.round_id}, round {held.round_id} is open"
+            )
+        effects = self._contribute(held, update)
+        release_id = held.reservation.release_id if held.reservation else ""
+        return Receipt(held.round_id, release_id, self.epsilon_spent), effects
+
+    # Opening a round.
+
+    def _on_roster(self, packet: Packet, sender: str, _now: float) -> list[Effect]:
+        body = cast("RosterNotice", packet.body)
+        try:
+            roster = verify_roster(body.roster, body.signature, self._operator_key)
+        except RemoteError as error:
+            return [Reject(sender, str(error))]
+        if roster.epoch <= self._identity.roster.epoch:
+            return []  # a copy of what is known
+        if self.client_id not in roster:
+            return [Reject(sender, f"the roster of epoch {roster.epoch} leaves this client out")]
+        self._identity.roster = roster
+        for part in (self._validator, self._gossip, self._sum):
+            part.adopt(roster)
+        return []
+
+    def _on_config(self, packet: Packet, sender: str, now: float) -> list[Effect]:
+        config, round_id = cast("RoundConfig", packet.body), packet.header.round_id
+        if round_id <= self._last_round:
+            known = self._round is not None and self._round.packet == packet
+            return [] if known else [Reject(sender, f"round {round_id} is not after round {self._last_round}")]
+        effects = self._leave_round()
+        self._last_round = round_id
+        self._round = _Round(packet, config, opened_at=now)
+        self._expected = expected_in(round_id, config, max_rows=self._settings.max_rows)
+        self._gossip.expect(self._expected)
+        if reason := self._refusal(config):
+            return [*effects, *self._decline(self._round, reason)]
+        if config.model_hash != self._model_hash:
+            # It first asks for the model that the round starts from: what it was told of the past must be one thing.
+            return [*effects, Send(self._basket, self._say(ModelRequest(), round_id=0))]
+        return [*effects, *self._begin(self._round)]
+
+    def _begin(self, held: _Round) -> list[Effect]:
+        update = self._learner.update_for(held.round_id) if self._learner else None
+        if update is None:
+            return []
+        try:
+            return self._contribute(held, update)
+        except (PrivacyBudgetExceeded, LocalError) as error:
+            return self._decline(held, str(error))
+
+    def _refusal(self, config: RoundConfig) -> str:
+        """Say why this client would not contribute under a config, empty if it would."""
+        roster, layout = self._identity.roster, self._layout(config)
+        if config.settings != self._settings:
+            return f"the round's settings differ from this client's in {self._settings.differences(config.settings)}"
+        if config.roster_root != roster.root:
+            return f"the round runs under another roster than epoch {roster.epoch}"
+        if len(roster.clients_of(self._domain)) < self._settings.min_clients:
+            return f"basket {self._domain} has fewer than min_clients={self._settings.min_clients} members"
+        if (config.schema_hash, config.dimension) != (layout.schema_hash, layout.dimension):
+            return f"the round is of another schema, or of {config.dimension} numbers instead of {layout.dimension}"
+        ours = (layout.steps, layout.sensitivity, layout.least_scale)
+        if (config.noise.steps, config.noise.sensitivity, config.noise.least_scale) != ours:
+            return f"the round's lattice or sensitivity {config.noise} is not this client's"
+        return ""
+
+    def _layout(self, config: RoundConfig) -> Layout:
+        """Return the client's own layout: nobody else says what its sensitivity is."""
+        if self._learner is not None and self._learner.layout is not None:
+            return self._learner.layout
+        return default_layout(self._settings, config.dimension, config.schema_hash)
+
+    # Contributing.
+
+    def _decline(self, held: _Round, reason: str) -> list[Effect]:
+        held.state = ClientState.DECLINED
+        told = self._say(Declined(reason[:MAX_REASON]), held.round_id)
+        return [Send(self._basket, told), Emit(RoundDeclined(self.client_id, held.round_id, reason))]
+
+    def _contribute(self, held: _Round, update: Update) -> list[Effect]:
+        check_update(update, self._layout(held.config))
+        effects: list[Effect] = []
+        if self._ledger is not None:
+            release_id = f"{self._identity.roster.federation}/{held.round_id}/{self.client_id}"
+            held.reservation, record = self._ledger.reserve(
+                event_of(held.config.noise), release_id, f"layer 1, round {held.round_id}", update.rows
+            )
+            effects.append(Persist(ledger_entry(record)))
+        held.update = update
+        if self._learner is not None:
+            self._learner.accepted(update)
+        if self._settings.mode is TrustMode.DISTRIBUTED:
+            held.state = ClientState.READY
+            self._sum.pin(basket_scope(self._domain), basket_policy(held.config, self._identity.roster, self._domain))
+            return [*effects, Send(self._basket, self._say(Ready(update.weight), held.round_id))]
+        return [*effects, *self._release(held, update)]
+
+    def _release(self, held: _Round, update: Update) -> list[Effect]:
+        """Noise (mode local), sign, keep, send. The charge is in the effects before this."""
+        body: Release | Unprotected
+        layout = self._layout(held.config)
+        if held.reservation is None:
+            body = unprotected(update, layout)
+        else:
+            body = release(update, self._settings, layout, held.reservation, self._noise_source(held.round_id))
+        held.sent = self._say(body, held.round_id)
+        held.state = ClientState.CONTRIBUTED
+        self._gossip.offer(held.sent)
+        kept = Persist(Entry("contribution", str(held.round_id), encode_packet(held.sent)))
+        made = Emit(ContributionMade(self.client_id, held.round_id, kind_of(body)))
+        return [kept, Send(self._basket, held.sent), *self._commit(held), made]
+
+    def _noise_source(self, round_id: int) -> Callable[[int], bytes]:
+        scope, epoch = basket_scope(self._domain), self._identity.roster.epoch
+        return self._entropy((self.client_id, scope, epoch, round_id, 0, "noise"))
+
+    def _commit(self, held: _Round) -> list[Effect]:
+        if self._ledger is None or held.reservation is None:
+            return []
+        return [Persist(ledger_entry(self._ledger.commit(held.reservation)))]
+
+    def _leave_round(self) -> list[Effect]:
+        """Give back a reservation whose noise was never drawn; a drawn one stays spent."""
+        held, self._round = self._round, None
+        self._sum.abort()
+        if held is None or self._ledger is None or held.reservation is None or not held.reservation.live:
+            return []
+        return [Persist(ledger_entry(self._ledger.void(held.reservation)))]
+
+    def _on_ack(self, packet: Packet, sender: str, _now: float) -> list[Effect]:
+        held = self._round
+        if held is None or held.sent is None or cast("Ack", packet.body).digest != body_digest(held.sent.body):
+            return [Reject(sender, "acknowledges nothing that this client has sent")]
+        held.acknowledged = True
+        return []
+
+    def _unacknowledged(self) -> list[Send]:
+        held = self._round
+        return [] if held is None or held.sent is None or held.acknowledged else [Send(self._basket, held.sent)]
+
+    # The basket's secure sum.
+
+    def _on_sum(self, packet: Packet, sender: str, _now: float) -> list[Effect]:
+        held = self._round
+        if held is None or held.state not in (ClientState.READY, ClientState.SUMMING):
+            return [Reject(sender, f"a secure sum's message in state {self.state.value}")]
+        effects, wants_input = self._sum.receive(packet, sender)
+        return [*effects, *self._mask(held, packet)] if wants_input else effects
+
+    def _mask(self, held: _Round, packet: Packet) -> list[Effect]:
+        """Draw the share of the noise, sized for the survivors that this very sum demands, and hand the input over."""
+        assert held.update is not None, "a client is READY only with an update"
+        assert held.reservation is not None, "a client is READY only with a reservation"
+        source, layout = self._noise_source(held.round_id), self._layout(held.config)
+        try:
+            vector = masked_input(
+                held.update, self._settings, layout, held.reservation, source, min_survivors=self._sum.min_survivors
+            )
+        except LocalError as error:
+            return [*self._leave_round(), Reject(self._basket, str(error))]
+        held.state = ClientState.SUMMING
+        made = Emit(ContributionMade(self.client_id, held.round_id, "masked"))
+        return [*self._commit(held), *self._sum.provide(vector, packet, self._basket), made]
+
+    # The model.
+
+    def _on_model(self, packet: Packet, sender: str, _now: float) -> list[Effect]:
+        model = cast("Model", packet.body)
+        if self._model_packet is not None and model.round_id <= self._model_packet.header.round_id:
+            return self._same_or_proof(packet, sender)
+        held = self._round
+        if held is None or not model_belongs(model, held.round_id, held.config):
+            return [Reject(sender, f"a model of round {model.round_id} that no config held here announces")]
+        self._model_packet = packet
+        self._gossip.offer(packet)
+        effects: list[Effect] = [Persist(Entry("model", str(model.round_id), encode_packet(packet)))]
+        if self._learner is not None:
+            self._learner.receive_model(model)
+        effects.append(Emit(ModelAccepted(self.client_id, model)))
+        if model.round_id == held.round_id:
+            return [*effects, *self._leave_round()]
+        return [*effects, *self._begin(held)] if held.state is ClientState.OPEN else effects
+
+    def _same_or_proof(self, packet: Packet, sender: str) -> list[Effect]:
+        held = cast("Packet", self._model_packet)
+        if packet.header.round_id != held.header.round_id or packet.body == held.body:
+            return []
+        # The coordinator has signed two models of one round: that is proof, and neither is to be built upon.
+        proof = Persist(Entry("equivocation", str(packet.header.round_id), encode_packet(packet)))
+        return [proof, Reject(sender, f"a second, different model of round {packet.header.round_id}")]
+
+    @property
+    def _model_hash(self) -> bytes:
+        return b"" if self._model_packet is None else body_digest(self._model_packet.body)
+
+    def _on_aborted(self, packet: Packet, _sender: str, _now: float) -> list[Effect]:
+        if self._round is None or packet.header.round_id != self._round.round_id:
+            return []
+        return self._leave_round()
+
+    # Gossip.
+
+    def _on_push(self, packet: Packet, sender: str, now: float) -> list[Effect]:
+        received = self._gossip.receive_push(cast("GossipPush", packet.body), sender)
+        effects: list[Effect] = list(received.rejects)
+        for item in received.new:
+            if isinstance(item.body, Model):
+                effects += self._on_model(item, sender, now)
+        return effects
+
+    def _on_pull(self, packet: Packet, sender: str, _now: float) -> list[Effect]:
+        answer = self._gossip.answer_pull(cast("GossipPull", packet.body), sender)
+        return [] if answer is None else [self._send(sender, answer)]
+
+    def _arm_gossip(self, now: float) -> list[Effect]:
+        return [SetTimer(_PUSH, now + self._settings.gossip_s), SetTimer(_PULL, now + self._settings.gossip_s)]
+
+    # Its place in the federation.
+
+    def _say(self, body: Body, round_id: int) -> Packet:
+        return self._identity.say(basket_scope(self._domain), round_id, body)
+
+    def _send(self, to: str, body: Body) -> Send:
+        return Send(to, self._say(body, self._last_round))
+
+    _HANDLERS: ClassVar[Mapping[type, Callable[[ClientCore, Packet, str, float], list[Effect]]]] = {
+        RosterNotice: _on_roster,
+        RoundConfig: _on_config,
+        SecureSum: _on_sum,
+        Ack: _on_ack,
+        Model: _on_model,
+        Aborted: _on_aborted,
+        GossipPush: _on_push,
+        GossipPull: _on_pull,
+    }
+
+
+class FederationClientAgent:
+    """Ties a discovery engine to the federation: it gives updates and merges models into the engine's store.
+
+    Args:
+        engine: the client's engine.
+        client_id: the client's member id.
+        form: layout of what is shared; None: "differenced" (unit record) where the schema has public scales, else
+            "mean" (unit client). "centred" is for mode none only.
+    """
+
+    def __init__(self, engine: OnlineDiscoveryEngine, client_id: str, form: Form | None = None) -> None:
+        self.engine = engine
+        self.client_id = client_id
+        self._form = form
+        self._offered: tuple[Update, Increment] | None = None
+
+    @property
+    def form(self) -> Form:
+        """The layout of what this client shares."""
+        if self._form is not None:
+            return self._form
+        schema = self.engine.schema
+        return "differenced" if schema is not None and schema.has_public_scales else "mean"
+
+    @property
+    def layout(self) -> Layout | None:
+        """How the updates are laid out; None before the engine has a schema."""
+        schema = self.engine.schema
+        if schema is None:
+            return None
+        dimension = vector_dimension(schema, self.form)
+        if self.form == "centred":
+            return clean_layout(dimension, schema.hash)
+        if self.form == "mean":
+            return array_layout(dimension, schema.hash)
+        record = record_layout(schema)
+        return Layout(schema.hash, dimension, schema.lattice, record.sensitivity, record.noise_scales)
+
+    def get_shareable_update(self) -> Update:
+        """Return the update of the rows since the last accepted one; the same one until it is accepted.
+
+        Raises:
+            InsufficientInputs: too few new rows to form a product.
+        """
+        if self._offered is None:
+            increment = self.engine.increment(self.form)
+            schema = self.engine.schema
+            assert schema is not None, "an engine with an increment has a schema"
+            rows = increment.rows if self.form != "mean" else None
+            update = Update(self.client_id, None, schema.hash, increment.vector, increment.weight, rows)
+            self._offered = update, increment
+        return self._offered[0]
+
+    def update_for(self, round_id: int) -> Update | None:  # noqa: ARG002  a learner of another kind may need the round
+        """Return the shareable update, None when there is nothing new."""
+        try:
+            return self.get_shareable_update()
+        except InsufficientInputs:
+            return None
+
+    def accepted(self, update: Update) -> None:
+        """Learn that an update was reserved: its rows are never offered again."""
+        if self._offered is not None and update == self._offered[0]:
+            self.engine.mark_released(self._offered[1])
+            self._offered = None
+
+    def receive_model(self, model: Model) -> None:
+        """Merge a verified model into the engine's store, as evidence of scope "global"."""
+        schema = self.engine.schema
+        if schema is not None and schema.hash == model.schema_hash:
+            merge_model(self.engine.store, schema, self.form, model)

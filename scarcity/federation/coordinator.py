@@ -1,0 +1,335 @@
+"""The coordinator's side: `CoordinatorCore` opens rounds and hosts Layer 2's secure sum.
+
+Who sends what when:
+
+    state       comes                               goes                                              next
+    IDLE        open_round (the driver)             [RosterNotice], RoundConfig to the baskets        COLLECTING
+    COLLECTING  BasketReport, Absent: all are in,   the config of Layer 2's sum                       SUMMING
+                or patience_s is over
+    COLLECTING  fewer than min_baskets              Aborted                                           IDLE
+    SUMMING     SecureSum of a basket               the sum's messages; opened: [Persist], Model      IDLE
+    SUMMING     the sum fails                       once more with those that remain, then Aborted    SUMMING, IDLE
+
+It sees baskets' masked aggregates and their sum. It is trusted to be available and to report the right sum; it is not
+trusted with anything else: it signs one config and one model a round, and two of either are a proof against it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from typing import ClassVar, cast
+
+import attrs
+
+from scarcity.errors import LocalError
+from scarcity.federation.basket import BasketManager
+from scarcity.federation.codec import body_digest, encode_packet, kind_of
+from scarcity.federation.effects import (
+    Effect,
+    Emit,
+    Entry,
+    ModelMade,
+    Persist,
+    Reject,
+    RoundAborted,
+    Send,
+    SetTimer,
+    Waiting,
+)
+from scarcity.federation.identity import Identity
+from scarcity.federation.layers import model_of_sum
+from scarcity.federation.packets import (
+    LAYER2,
+    MAX_REASON,
+    Aborted,
+    Absent,
+    BasketReport,
+    Body,
+    Model,
+    ModelRequest,
+    NoiseTerms,
+    Packet,
+    RosterNotice,
+    RoundConfig,
+    RoundSettings,
+    SecureSum,
+)
+from scarcity.federation.roster import Roster
+from scarcity.federation.sums import TIMER as SUM_TIMER
+from scarcity.federation.sums import SumHost, open_layer2_sum
+from scarcity.federation.validator import Code, Expected, Validator, code_of, expected_in
+
+_PATIENCE = "baskets"
+_ATTEMPTS = 2  # an abort is retried once with the baskets that remain
+
+
+class CoordinatorState(enum.Enum):
+    """Where the coordinator stands."""
+
+    IDLE = "idle"
+    COLLECTING = "collecting"
+    SUMMING = "summing"
+
+
+@attrs.frozen
+class RoundTerms:
+    """What every round of a federation is about.
+
+    Attributes:
+        noise: the privacy event of one contribution.
+        schema_hash: schema of the vectors.
+        dimension: their length.
+    """
+
+    noise: NoiseTerms
+    schema_hash: bytes
+    dimension: int
+
+
+@attrs.define(eq=False)
+class _Round:
+    """The round in hand."""
+
+    round_id: int
+    config: RoundConfig
+    opened_at: float
+    expected: tuple[str, ...]
+    reports: dict[str, BasketReport] = attrs.field(factory=dict)
+    absent: dict[str, str] = attrs.field(factory=dict)
+    attempt: int = 0
+    host: SumHost | None = None
+
+
+class CoordinatorCore:
+    """The protocol of the coordinator, pure: packets and instants in, effects out.
+
+    Args:
+        identity: the coordinator's voice.
+        settings: the rules of every round.
+        terms: what rounds are about; None until the first update fixes it (`open_round` needs it).
+        rounds: how many rounds open by themselves, each after the one before; 0: only `open_round` opens one.
+    """
+
+    def __init__(
+        self, identity: Identity, settings: RoundSettings, *, terms: RoundTerms | None = None, rounds: int = 0
+    ) -> None:
+        self._identity = identity
+        self._settings = settings
+        self._terms = terms
+        self._rounds_left = rounds
+        self._round: _Round | None = None
+        self._last_round = 0
+        self._expected: Expected | None = None
+        self._validator = Validator(identity.member_id, identity.roster)
+        self._roster_packet: Packet | None = None
+        self._config_packet: Packet | None = None
+        self._model_packet: Packet | None = None
+
+    # What drivers call.
+
+    def start(self, now: float) -> list[Effect]:
+        """Open the first round, where rounds open by themselves."""
+        return self._next_round(now)
+
+    def receive(self, packet: Packet, sender: str, now: float) -> list[Effect]:
+        """Take a packet; whatever a peer sends, the answer is effects."""
+        if refusal := self._validator.check(packet, sender, now, self._expected):
+            return [] if code_of(refusal) is Code.DUPLICATE else [refusal]
+        handle = self._HANDLERS.get(type(packet.body))
+        if handle is None:
+            return [Reject(sender, f"the coordinator takes no {kind_of(packet.body)}")]
+        return handle(self, packet, sender, now)
+
+    def fire(self, timer: str, now: float) -> list[Effect]:
+        """End a stage of the sum, or stop waiting for baskets."""
+        held = self._round
+        if held is None or (timer == SUM_TIMER) != (held.host is not None):
+            return []
+        return self.close_stage(now)
+
+    def close_stage(self, now: float) -> list[Effect]:
+        """Stop waiting: go on with those that are there."""
+        held = self._round
+        if held is None:
+            return []
+        if held.host is not None:
+            return [*held.host.close_stage(now), *self._outcome(held, now)]
+        for basket in held.expected:
+            if basket not in held.reports:
+                held.absent.setdefault(basket, "silent")
+        return self._open_sum(held, now)
+
+    def waiting(self) -> tuple[Waiting, ...]:
+        """Return what the coordinator waits for."""
+        held = self._round
+        if held is None:
+            return ()
+        if held.host is not None:
+            return held.host.waiting(self._identity.member_id)
+        missing = tuple(b for b in held.expected if b not in held.reports and b not in held.absent)
+        until = held.opened_at + self._settings.patience_s
+        heard, expected = len(held.expected) - len(missing), len(held.expected)
+        return (
+            Waiting(self._identity.member_id, "baskets' aggregates", heard, expected, missing, held.opened_at, until),
+        )
+
+    # What its owner calls.
+
+    @property
+    def state(self) -> CoordinatorState:
+        """Where the coordinator stands."""
+        if self._round is None:
+            return CoordinatorState.IDLE
+        return CoordinatorState.COLLECTING if self._round.host is None else CoordinatorState.SUMMING
+
+    @property
+    def round_id(self) -> int:
+        """The newest round, 0 before the first."""
+        return self._last_round
+
+    @property
+    def model(self) -> Model | None:
+        """The newest model."""
+        return None if self._model_packet is None else cast("Model", self._model_packet.body)
+
+    def set_terms(self, terms: RoundTerms) -> None:
+        """Say what the next rounds are about."""
+        self._terms = terms
+
+    def adopt(self, roster: Roster, signature: bytes) -> None:
+        """Take a newer roster, with the operator's signature; it is in force from the next round on.
+
+        Raises:
+            LocalError: a round is open.
+        """
+        if self._round is not None:
+            raise LocalError("a roster takes effect between rounds; a round is open")
+        self._identity.roster = roster
+        self._validator.adopt(roster)
+        self._roster_packet = self._say(RosterNotice(roster.canonical, signature), 0)
+
+    def open_round(self, now: float) -> list[Effect]:
+        """Open the next round.
+
+        Raises:
+            LocalError: a round is open, or nobody has said what rounds are about.
+        """
+        if self._round is not None:
+            raise LocalError(f"round {self._round.round_id} is open")
+        if self._terms is None:
+            raise LocalError("the first update fixes the schema; none has come")
+        self._last_round += 1
+        terms, roster = self._terms, self._identity.roster
+        model_hash = body_digest(self._model_packet.body) if self._model_packet else b""
+        config = RoundConfig(self._settings, terms.noise, terms.schema_hash, terms.dimension, roster.root, model_hash)
+        expected = BasketManager(roster, self._settings.min_clients).expected
+        self._round = _Round(self._last_round, config, now, expected)
+        self._expected = expected_in(self._last_round, config, max_rows=self._settings.max_rows)
+        self._config_packet = self._say(config, self._last_round)
+        pushed = [self._roster_packet] if self._roster_packet is not None else []
+        sends = [Send(b.id, p) for p in (*pushed, self._config_packet) for b in roster.baskets]
+        return [*sends, SetTimer(_PATIENCE, now + self._settings.patience_s)]
+
+    # A round.
+
+    def _on_report(self, packet: Packet, sender: str, now: float) -> list[Effect]:
+        held = self._round
+        if held is None or packet.header.round_id != held.round_id or held.host is not None:
+            return [Reject(sender, f"a report for round {packet.header.round_id} in state {self.state.value}")]
+        held.reports[sender] = cast("BasketReport", packet.body)
+        return self._evaluate(held, now)
+
+    def _on_absent(self, packet: Packet, sender: str, now: float) -> list[Effect]:
+        held = self._round
+        if held is None or packet.header.round_id != held.round_id or held.host is not None:
+            return [Reject(sender, f"absent from round {packet.header.round_id} in state {self.state.value}")]
+        held.absent[sender] = cast("Absent", packet.body).reason
+        return self._evaluate(held, now)
+
+    def _evaluate(self, held: _Round, now: float) -> list[Effect]:
+        heard = set(held.reports) | set(held.absent)
+        return self._open_sum(held, now) if heard.issuperset(held.expected) else []
+
+    def _open_sum(self, held: _Round, now: float) -> list[Effect]:
+        """Begin Layer 2 over the baskets that are present."""
+        present = tuple(sorted(held.reports))
+        if len(present) < self._settings.min_baskets:
+            return self._abort(held, self._why_absent(held), now)
+        held.host = open_layer2_sum(self._identity, held.config, held.round_id, held.attempt, present)
+        return [SetTimer(_PATIENCE, float("inf")), *held.host.open(now), *self._outcome(held, now)]
+
+    def _why_absent(self, held: _Round) -> str:
+        reasons = "; ".join(f"{basket}: {reason}" for basket, reason in sorted(held.absent.items()))
+        return f"{len(held.reports)} of {len(held.expected)} baskets are present ({reasons or 'none is expected'})"
+
+    def _on_sum(self, packet: Packet, sender: str, now: float) -> list[Effect]:
+        held = self._round
+        if held is None or held.host is None or packet.header.round_id != held.round_id:
+            return [Reject(sender, f"a secure sum's message in state {self.state.value}")]
+        return [*held.host.receive(packet, sender, now), *self._outcome(held, now)]
+
+    def _outcome(self, held: _Round, now: float) -> list[Effect]:
+        """Make the model once the sum is open; retry a sum that failed, once, with the baskets that remain."""
+        host = held.host
+        if host is None or (host.failed is None and host.result is None):
+            return []
+        if host.result is not None:
+            return self._finish(held, now)
+        held.attempt += 1
+        for basket in host.silent:
+            held.absent[basket] = f"silent at stage {host.silent[basket]} of Layer 2"
+            held.reports.pop(basket, None)
+        if held.attempt >= _ATTEMPTS:
+            return self._abort(held, f"Layer 2 failed twice: {host.failed}", now)
+        return self._open_sum(held, now)
+
+    def _finish(self, held: _Round, now: float) -> list[Effect]:
+        result = cast("SumHost", held.host).result
+        assert result is not None, "a round is finished by an opened sum"
+        reports = [held.reports[basket] for basket in result.survivors]
+        model = model_of_sum(
+            result.vector,
+            config=held.config,
+            round_id=held.round_id,
+            count=sum(report.count for report in reports),
+            noise_variance=sum(report.noise_variance for report in reports),
+            config_hash=body_digest(held.config),
+        )
+        packet = self._model_packet = self._say(model, held.round_id)
+        kept = Persist(Entry("model", str(held.round_id), encode_packet(packet)))
+        self._round = None
+        made = Emit(ModelMade(model, result.survivors))
+        return [kept, *self._to_baskets(packet), made, *self._next_round(now)]
+
+    def _abort(self, held: _Round, reason: str, now: float) -> list[Effect]:
+        told = self._say(Aborted(reason[:MAX_REASON]), held.round_id)
+        self._round = None
+        event = RoundAborted(held.round_id, reason, len(held.reports), max(self._settings.min_baskets, 1))
+        return [SetTimer(SUM_TIMER, float("inf")), *self._to_baskets(told), Emit(event), *self._next_round(now)]
+
+    def _next_round(self, now: float) -> list[Effect]:
+        if self._rounds_left < 1:
+            return []
+        self._rounds_left -= 1
+        return self.open_round(now)
+
+    def _on_model_request(self, _packet: Packet, sender: str, _now: float) -> list[Effect]:
+        """Tell a basket what it missed: roster, open round, last model, in the order in which it can use them."""
+        known = (self._roster_packet, self._config_packet, self._model_packet)
+        return [Send(sender, packet) for packet in known if packet is not None]
+
+    # Its voice.
+
+    def _to_baskets(self, packet: Packet) -> list[Effect]:
+        return [Send(basket.id, packet) for basket in self._identity.roster.baskets]
+
+    def _say(self, body: Body, round_id: int) -> Packet:
+        return self._identity.say(LAYER2, round_id, body)
+
+    _HANDLERS: ClassVar[Mapping[type, Callable[[CoordinatorCore, Packet, str, float], list[Effect]]]] = {
+        BasketReport: _on_report,
+        Absent: _on_absent,
+        SecureSum: _on_sum,
+        ModelRequest: _on_model_request,
+    }

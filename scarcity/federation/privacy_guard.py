@@ -1,0 +1,251 @@
+"""The only door to noise: what leaves a client in each trust mode, and what it costs.
+
+Re-exports the public names of `scarcity.privacy`, the address by which the documents know them (`PrivacyAccountant`).
+Everything that leaves a client is made here from an `Update` and a live `Reservation`: uncharged data cannot be sent,
+and nothing is noised twice, because a reservation can be drawn once. Unit `client`: a vector is clipped to clip_norm
+and lies on a lattice of `steps` per clip_norm. Unit `record`: the engine has quantised the rows already; its integers
+pass as they are, and the noise is the last thing that is added to exactly the integers that are sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import numpy as np
+
+from scarcity.errors import ConfigError, InvalidUpdate, SchemaMismatchError
+from scarcity.federation.effects import Entry
+from scarcity.federation.packets import (
+    FloatArray,
+    IntArray,
+    NoiseTerms,
+    Release,
+    RoundSettings,
+    TrustMode,
+    Unit,
+    Unprotected,
+    Update,
+)
+from scarcity.privacy import (
+    GaussianEvent,
+    LedgerRecord,
+    LedgerStore,
+    MemoryLedgerStore,
+    NeighboringRelation,
+    PrivacyAccountant,
+    PrivacyFilter,
+    PrivacyParams,
+    PrivacyUnit,
+    Reservation,
+    add_noise,
+    calibrate_gaussian,
+    clip_to_lattice,
+    decode_ledger,
+    encode_record,
+    epsilon_of,
+    ledger_budget,
+    mu_max,
+    noise_share_sigma,
+    rounded_gaussian,
+)
+
+__all__ = [
+    "GaussianEvent",
+    "LedgerRecord",
+    "LedgerStore",
+    "MemoryLedgerStore",
+    "NeighboringRelation",
+    "PrivacyAccountant",
+    "PrivacyFilter",
+    "PrivacyParams",
+    "PrivacyUnit",
+    "Reservation",
+    "calibrate_gaussian",
+    "epsilon_of",
+    "mu_max",
+]
+
+LEDGER = "ledger"
+# The steps that clip_norm is divided into, per root of the dimension: enough that truncation costs less than a
+# thousandth of the norm.
+_STEPS_PER_ROOT_DIMENSION = 1024
+
+
+@attrs.frozen
+class Layout:
+    """What a vector that is sent consists of. Public: it follows from the schema alone.
+
+    Attributes:
+        schema_hash: names the schema; empty for plain arrays.
+        dimension: d.
+        steps: K, the lattice steps that the bound (of a vector, or of a row) equals; 0 in mode none.
+        sensitivity: L2 sensitivity under ZERO_OUT, in lattice units; 0 in mode none.
+        noise_scales: shape (d,), factor on sigma for each coordinate; 0 marks a public count, which gets no noise.
+    """
+
+    schema_hash: bytes
+    dimension: int
+    steps: int
+    sensitivity: float
+    noise_scales: FloatArray = attrs.field(eq=attrs.cmp_using(eq=np.array_equal))
+
+    @property
+    def least_scale(self) -> float:
+        """The smallest factor on sigma among the noised coordinates; 1 where there are none."""
+        return float(self.noise_scales[self.noise_scales > 0].min(initial=1.0))
+
+
+def array_layout(dimension: int, schema_hash: bytes = b"") -> Layout:
+    """Return the layout of an array of unit client: one vector, clipped as a whole to K lattice steps."""
+    steps = 1 << int(np.ceil(np.log2(_STEPS_PER_ROOT_DIMENSION * np.sqrt(dimension))))
+    return Layout(schema_hash, dimension, steps, float(steps), np.ones(dimension))
+
+
+def clean_layout(dimension: int, schema_hash: bytes = b"") -> Layout:
+    """Return the layout of a vector of mode none, which is neither clipped nor noised."""
+    return Layout(schema_hash, dimension, 0, 0.0, np.zeros(dimension))
+
+
+def default_layout(settings: RoundSettings, dimension: int, schema_hash: bytes = b"") -> Layout:
+    """Return the layout of an array of which nothing but its size is known.
+
+    Raises:
+        ConfigError: unit record, where only a schema with public scales says what a record can change.
+    """
+    if settings.mode is TrustMode.NONE:
+        return clean_layout(dimension, schema_hash)
+    if settings.unit is Unit.RECORD:
+        raise ConfigError(
+            "unit record needs to know what one record can change: register the client with its FederationClientAgent, "
+            "whose engine has a schema with public scales; a plain array has unit client"
+        )
+    return array_layout(dimension, schema_hash)
+
+
+def relation_of(settings: RoundSettings) -> NeighboringRelation:
+    """Return the neighbouring relation that a trust mode promises.
+
+    A local release hides which of any two vectors a client has; a sum, whose participants are public, hides the vector
+    against zero. Records are erased in every mode.
+    """
+    replaces = settings.mode is TrustMode.LOCAL and settings.unit is Unit.CLIENT
+    return NeighboringRelation.REPLACE_ONE if replaces else NeighboringRelation.ZERO_OUT
+
+
+def open_filter(settings: RoundSettings, budget: PrivacyParams, ledger_id: str) -> PrivacyFilter | None:
+    """Return a client's new, empty filter; None in mode none, which promises nothing."""
+    if settings.mode is TrustMode.NONE:
+        return None
+    unit, relation = PrivacyUnit(settings.unit.value), relation_of(settings)
+    return PrivacyFilter(ledger_budget(budget), unit=unit, relation=relation, ledger_id=ledger_id)
+
+
+def noise_terms(settings: RoundSettings, layout: Layout, budget: PrivacyParams, planned_rounds: int) -> NoiseTerms:
+    """Return the noise with which the budget lasts for the planned releases.
+
+    Unit client: every round is a release of the same client, so the budget is shared by `planned_rounds`. Unit record:
+    each record is in one release only, whatever the number of rounds.
+    """
+    if settings.mode is TrustMode.NONE:
+        return NoiseTerms()
+    releases = planned_rounds if settings.unit is Unit.CLIENT else 1
+    factor = 2.0 if relation_of(settings) is NeighboringRelation.REPLACE_ONE else 1.0
+    sigma = calibrate_gaussian(ledger_budget(budget), releases, factor * layout.sensitivity)
+    return NoiseTerms(layout.steps, layout.sensitivity, sigma, layout.least_scale)
+
+
+def event_of(noise: NoiseTerms) -> GaussianEvent:
+    """Return the privacy event of one contribution under these terms."""
+    return GaussianEvent(sigma=noise.sigma, sensitivity=noise.sensitivity)
+
+
+def ledger_entry(record: LedgerRecord) -> Entry:
+    """Return a ledger's record as an entry of the role's journal."""
+    return Entry(LEDGER, record.ledger_id, encode_record(record))
+
+
+def replay_ledger(ledger: PrivacyFilter, payloads: list[bytes]) -> None:
+    """Feed a new filter what the journal holds of its ledger."""
+    ledger.replay(decode_ledger(payloads))
+
+
+def release(
+    update: Update,
+    settings: RoundSettings,
+    layout: Layout,
+    reservation: Reservation,
+    entropy: Callable[[int], bytes],
+) -> Release:
+    """Clip, put on the lattice and noise an update: what a client of mode local sends, to whomever.
+
+    Raises:
+        InvalidUpdate: the vector does not fit the layout; the reservation stays live.
+    """
+    values = _lattice(update, settings, layout)
+    return Release(layout.schema_hash, _noised(values, 1.0, layout, reservation, entropy), update.weight)
+
+
+def masked_input(
+    update: Update,
+    settings: RoundSettings,
+    layout: Layout,
+    reservation: Reservation,
+    entropy: Callable[[int], bytes],
+    *,
+    min_survivors: int,
+) -> IntArray:
+    """Return what a client of mode distributed puts under its masks: its integers with its share of the noise.
+
+    Any `min_survivors` of these, of which `max_colluders` may be known to the receiver, carry the whole noise.
+
+    Raises:
+        InvalidUpdate: the vector does not fit the layout; the reservation stays live.
+        ConfigError: the share would be too small to sum up to a Gaussian; the reservation stays live.
+    """
+    values = _lattice(update, settings, layout)
+    share = noise_share(reservation.event.sigma, layout, min_survivors, settings.max_colluders)
+    return _noised(values, share / reservation.event.sigma, layout, reservation, entropy)
+
+
+def noise_share(sigma: float, layout: Layout, min_survivors: int, max_colluders: int) -> float:
+    """Return the standard deviation of one client's share on a unit-scale coordinate."""
+    noise_share_sigma(sigma * layout.least_scale, min_survivors, max_colluders)  # refuses what is too small
+    return float(noise_share_sigma(sigma, min_survivors, max_colluders))
+
+
+def unprotected(update: Update, layout: Layout) -> Unprotected:
+    """Return a clean vector as mode none sends it."""
+    return Unprotected(layout.schema_hash, np.asarray(update.vector, dtype=np.float64), update.weight)
+
+
+def check_update(update: Update, layout: Layout) -> None:
+    """Refuse an update that was made for another schema or dimension.
+
+    Raises:
+        SchemaMismatchError: the round was opened for another one.
+    """
+    if update.vector.size != layout.dimension or update.schema_hash != layout.schema_hash:
+        raise SchemaMismatchError(
+            f"update of {update.client_id}: {update.vector.size} numbers under schema "
+            f"{update.schema_hash.hex()[:12] or '(none)'}; the round has {layout.dimension} under "
+            f"{layout.schema_hash.hex()[:12] or '(none)'}"
+        )
+
+
+def _lattice(update: Update, settings: RoundSettings, layout: Layout) -> IntArray:
+    if settings.unit is Unit.CLIENT:
+        if update.weight != 1:
+            raise InvalidUpdate(f"update of {update.client_id}: unit client has weight 1, got {update.weight}")
+        return clip_to_lattice(np.asarray(update.vector, dtype=np.float64), settings.clip_norm, layout.steps)
+    if update.vector.dtype != np.int64:
+        raise InvalidUpdate(f"update of {update.client_id}: unit record sends int64 sums, got {update.vector.dtype}")
+    return update.vector.astype(np.int64)
+
+
+def _noised(
+    values: IntArray, scale: float, layout: Layout, reservation: Reservation, entropy: Callable[[int], bytes]
+) -> IntArray:
+    sigma = layout.noise_scales * (reservation.event.sigma * scale)
+    noise = rounded_gaussian(sigma, layout.dimension, reservation, entropy, public=layout.noise_scales == 0)
+    return add_noise(values, noise)

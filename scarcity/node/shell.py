@@ -1,0 +1,129 @@
+"""Any core as an actor: receive, ask the core, carry out its effects in order, keep its timers.
+
+There is one shell for all roles; what a role does is in its core. Each timer name has a task of its own (a client's
+gossip push and gossip pull run beside each other), and all of them speak to the core through the mailbox, so the core
+sees one thing at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import anyio
+import attrs
+
+from actors import Actor, Context, Mailbox, handles, message
+from scarcity.federation.effects import Core, Effect, Emit, Event, Persist, Reject, Send, SetTimer
+from scarcity.federation.packets import Packet
+from scarcity.node.journal import JournalStore
+
+# A basket of 500 hears each member a few times per stage of a sum; what gossip adds is bounded by its period.
+_MAILBOX = 8192
+
+
+@message("scarcity.delivery")
+class Delivery:
+    """A packet from an authenticated peer."""
+
+    sender: str
+    packet: Packet
+
+
+@message("scarcity.ring")
+class Ring:
+    """A timer has come to its instant."""
+
+    name: str
+    at: float
+
+
+@attrs.define(eq=False)
+class _Bell:
+    """One timer name: when it is due, and a way to wake its task when that changes."""
+
+    at: float
+    moved: anyio.Event
+
+
+class CoreActor(Actor):
+    """The shell of one core.
+
+    Args:
+        member_id: whose core it is.
+        core: the protocol.
+        post: hands (sender, recipient, packet) to the transport; must not block.
+        journal: where entries become durable.
+        observe: told of events and refusals, with the member's id.
+    """
+
+    mailbox = Mailbox(_MAILBOX, overflow="reject")
+
+    def __init__(
+        self,
+        member_id: str,
+        core: Core,
+        *,
+        post: Callable[[str, str, Packet], None],
+        journal: JournalStore,
+        observe: Callable[[str, Event | Reject], None],
+    ) -> None:
+        self._member_id = member_id
+        self._core = core
+        self._post = post
+        self._journal = journal
+        self._observe = observe
+        self._bells: dict[str, _Bell] = {}
+
+    async def on_start(self, ctx: Context) -> None:
+        """Start the core."""
+        self._carry(self._core.start(ctx.now()), ctx)
+
+    @handles(Delivery)
+    def deliver(self, msg: Delivery, ctx: Context) -> None:
+        """Give the core a packet."""
+        self._carry(self._core.receive(msg.packet, msg.sender, ctx.now()), ctx)
+
+    @handles(Ring)
+    def ring(self, msg: Ring, ctx: Context) -> None:
+        """Tell the core of a timer, unless it was set anew in the meantime."""
+        bell = self._bells[msg.name]
+        if bell.at == msg.at:
+            bell.at = math.inf
+            self._carry(self._core.fire(msg.name, ctx.now()), ctx)
+
+    def _carry(self, effects: Iterable[Effect], ctx: Context) -> None:
+        """Carry effects out in list order: a `Persist` is durable before the `Send` behind it leaves."""
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._post(self._member_id, effect.to, effect.packet)
+            elif isinstance(effect, Persist):
+                self._journal.append(effect.entry.kind, effect.entry.key, effect.entry.payload)
+            elif isinstance(effect, SetTimer):
+                self._arm(effect, ctx)
+            elif isinstance(effect, Emit):
+                self._observe(self._member_id, effect.event)
+            else:
+                self._observe(self._member_id, effect)
+
+    def _arm(self, timer: SetTimer, ctx: Context) -> None:
+        bell = self._bells.get(timer.name)
+        if bell is not None:
+            bell.at = timer.at
+            bell.moved.set()
+        elif not math.isinf(timer.at):
+            self._bells[timer.name] = _Bell(timer.at, anyio.Event())
+            ctx.start_soon(self._keep, timer.name, ctx)
+
+    async def _keep(self, name: str, ctx: Context) -> None:
+        """Ring whenever this timer is due: the task of one timer name."""
+        bell = self._bells[name]
+        while True:
+            bell.moved = anyio.Event()
+            due_at = bell.at
+            with anyio.move_on_after(max(0.0, due_at - ctx.now())) as waited:
+                await bell.moved.wait()
+            if waited.cancelled_caught:
+                await ctx.send(ctx.self_ref, Ring(name, due_at))
+                if bell.at == due_at:
+                    await bell.moved.wait()

@@ -1,0 +1,230 @@
+"""Execute a swarm with the real actors on a real clock, all in one event loop (asyncio or trio).
+
+Every client, basket and the coordinator is an actor with a mailbox of its own; packets pass by reference. `Stage`
+stands between `Send` and delivery and decides faults.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import Counter
+from collections.abc import Callable
+
+import anyio
+import numpy as np
+from anyio.abc import TaskGroup
+
+from actors import ActorError, ActorRef, ActorSystem
+from scarcity.engine import OnlineDiscoveryEngine
+from scarcity.errors import FederationError
+from scarcity.federation.assembly import Assembly, seat
+from scarcity.federation.client_agent import ClientCore, FederationClientAgent
+from scarcity.federation.effects import Core, EntropyLabel, Event, ModelMade, Reject, RoundAborted
+from scarcity.federation.packets import Model, Packet, Update
+from scarcity.federation.privacy_guard import Layout, PrivacyParams
+from scarcity.federation.roster import COORDINATOR, Role
+from scarcity.federation.transport import Reach, refuse_unsafe
+from scarcity.node.journal import MemoryJournal
+from scarcity.node.shell import CoreActor, Delivery
+from sim.attacks import Attack
+from sim.plan import Observer, Outcome, Reason, Record, Spent, SwarmPlan
+from sim.sources import Party
+from sim.stage import Stage
+
+_PROGRESS_S = 1.0  # how often what is waited for is told
+_FEDERATION = "swarm"
+
+
+def system_entropy(_label: EntropyLabel) -> Callable[[int], bytes]:
+    """Return the operating system's source of secret bytes."""
+    return os.urandom
+
+
+def execute(plan: SwarmPlan, observe: Observer) -> Outcome:
+    """Run all rounds of a plan and say what came of it.
+
+    Raises:
+        KeyboardInterrupt: the run was interrupted; `observe` was told what had been done until then.
+        FederationError: an actor failed (our own bug, with its cause).
+    """
+    refuse_unsafe(Reach.IN_PROCESS, plan.settings.mode, reproducible_noise=plan.entropy is not None)
+    run = _Run(plan, observe)
+    try:
+        anyio.run(run.main, backend=plan.backend)
+    except BaseExceptionGroup as group:
+        # trio wraps what a task raised; an interrupt is one interrupt.
+        if group.subgroup(KeyboardInterrupt) is not None:
+            raise KeyboardInterrupt from None
+        raise
+    return run.outcome()
+
+
+class RowFeeder:
+    """A client's learner in a swarm: before each round it feeds the next part of the party's rows to the engine.
+
+    Args:
+        party: the rows.
+        agent: the engine's agent.
+        rounds: into how many parts the rows are split.
+        forge: what a liar makes of its update.
+    """
+
+    def __init__(
+        self, party: Party, agent: FederationClientAgent, rounds: int, forge: Callable[[Update], Update] | None
+    ) -> None:
+        self._parts = list(zip(np.array_split(party.rows, rounds), np.array_split(party.times, rounds), strict=True))
+        self._agent = agent
+        self._forge = forge
+        self._honest: Update | None = None
+
+    @property
+    def layout(self) -> Layout | None:
+        """The agent's layout."""
+        return self._agent.layout
+
+    def update_for(self, round_id: int) -> Update | None:
+        """Feed the parts up to this round's and return the update."""
+        while self._parts and round_id > 0:
+            rows, times = self._parts.pop(0)
+            self._agent.engine.process_rows(rows, [int(time) for time in times])
+            round_id -= 1
+            break
+        self._honest = self._agent.update_for(round_id)
+        return self._honest if self._honest is None or self._forge is None else self._forge(self._honest)
+
+    def accepted(self, _update: Update) -> None:
+        """Spend the rows; a liar's too, so that it looks like the others."""
+        if self._honest is not None:
+            self._agent.accepted(self._honest)
+
+    def receive_model(self, model: Model) -> None:
+        """Merge a model into the engine's store."""
+        self._agent.receive_model(model)
+
+
+class _Run:
+    """One execution: cores, actors and what they said."""
+
+    def __init__(self, plan: SwarmPlan, observe: Observer) -> None:
+        self._plan = plan
+        self._tell = observe
+        self._record = Record()
+        self._rejects: Counter[tuple[str, str]] = Counter()
+        self._stage = Stage(plan)
+        self._cores: dict[str, Core] = {}
+        self._clients: dict[str, ClientCore] = {}
+        self._refs: dict[str, ActorRef] = {}
+        self._num_lost = 0
+        self._over = anyio.Event()
+        self._assemble()
+
+    def _assemble(self) -> None:
+        plan = self._plan
+        assembly = Assembly(
+            settings=plan.settings,
+            budget=PrivacyParams(epsilon=plan.epsilon, delta=plan.delta),
+            planned_rounds=plan.rounds,
+            entropy=plan.entropy or system_entropy,
+            federation=_FEDERATION,
+        )
+        parties = {party.id: party for party in plan.source.parties}
+        seats = seat(assembly, ((party.id, party.domain) for party in plan.source.parties))
+        feeders = {name: self._feeder(party) for name, party in parties.items()}
+        layout = next(iter(feeders.values())).layout
+        assert layout is not None, "a source has a schema"
+        for member in seats.roster.members:
+            identity, operator = seats.identity(member.id), seats.operator_public_key
+            if member.role is Role.CLIENT:
+                core = assembly.client(identity, operator, learner=feeders[member.id])
+                self._clients[member.id] = self._cores[member.id] = core
+            elif member.role is Role.BASKET:
+                self._cores[member.id] = assembly.basket(identity, operator)
+        self._cores[COORDINATOR] = assembly.coordinator(
+            seats.identity(COORDINATOR), terms=assembly.terms(layout), rounds=plan.rounds
+        )
+
+    def _feeder(self, party: Party) -> RowFeeder:
+        plan = self._plan
+        agent = FederationClientAgent(OnlineDiscoveryEngine(plan.source.schema), party.id, plan.form)
+        num_public = plan.source.schema.lags + 1 if plan.form == "differenced" else 1
+        forge = _forger(plan.attack, num_public) if party.id in plan.liars else None
+        return RowFeeder(party, agent, plan.rounds, forge)
+
+    async def main(self) -> None:
+        """Live until the last round has ended."""
+        async with anyio.create_task_group() as group, ActorSystem(_FEDERATION) as system:
+            self._refs = {name: system.ref(name) for name in self._cores}
+            for name, core in sorted(self._cores.items(), key=_late_comers_last):
+                actor = CoreActor(
+                    name,
+                    core,
+                    post=functools.partial(self._post, group),
+                    journal=MemoryJournal(),
+                    observe=self._observe,
+                )
+                await system.spawn(actor, name=name)
+            group.start_soon(self._progress, system)
+            await self._over.wait()
+            group.cancel_scope.cancel()
+        if system.failures:
+            raise FederationError(f"an actor failed: {system.failures[0].error!r}") from system.failures[0].error
+
+    def _post(self, group: TaskGroup, sender: str, to: str, packet: Packet) -> None:
+        delay_s = self._stage.passage(sender, packet)
+        if delay_s is None:
+            return
+        if delay_s > 0:
+            group.start_soon(self._deliver_later, delay_s, sender, to, packet)
+        else:
+            self._deliver(sender, to, packet)
+
+    async def _deliver_later(self, delay_s: float, sender: str, to: str, packet: Packet) -> None:
+        await anyio.sleep(delay_s)
+        self._deliver(sender, to, packet)
+
+    def _deliver(self, sender: str, to: str, packet: Packet) -> None:
+        try:
+            self._refs[to].tell(Delivery(sender, packet))
+        except ActorError:
+            self._num_lost += 1  # a full mailbox: what is lost is resent or waited out, and counted
+
+    def _observe(self, _who: str, what: Event | Reject) -> None:
+        if isinstance(what, Reject):
+            self._rejects[what.peer, what.reason] += 1
+            return
+        self._record(what, anyio.current_time())
+        self._tell(what, anyio.current_time())
+        ended = isinstance(what, ModelMade | RoundAborted)
+        round_id = what.model.round_id if isinstance(what, ModelMade) else getattr(what, "round_id", 0)
+        if ended and round_id >= self._plan.rounds:
+            self._over.set()
+
+    async def _progress(self, system: ActorSystem) -> None:
+        """Tell, once a second, what the coordinator and the baskets wait for; end when an actor has failed."""
+        while not system.failures:
+            await anyio.sleep(_PROGRESS_S)
+            for name, core in self._cores.items():
+                if name not in self._clients:
+                    for waiting in core.waiting():
+                        self._tell(waiting, anyio.current_time())
+        self._over.set()
+
+    def outcome(self) -> Outcome:
+        """Return what came of it."""
+        charged = {name: core.epsilon_spent for name, core in self._clients.items()}
+        spent = tuple(Spent(name, "layer 1", epsilon) for name, epsilon in charged.items() if epsilon > 0)
+        refused = [Reason(who, f"{why} ({count} times)") for (who, why), count in sorted(self._rejects.items())]
+        if self._num_lost:
+            refused.append(Reason("mailboxes", f"{self._num_lost} packets found a full mailbox"))
+        return self._record.outcome(spent, tuple(refused))
+
+
+def _late_comers_last(member: tuple[str, Core]) -> tuple[int, str]:
+    """Order members so that everybody listens when the coordinator, last, opens a round."""
+    name = member[0]
+    return (2 if name == COORDINATOR else 0 if name.startswith("basket/") else 1, name)
+
+
+def _forger(attack: Attack, num_public: int) -> Callable[[Update], Update]:
+    return lambda update: attack(update, num_public)

@@ -1,0 +1,202 @@
+"""What a swarm is asked to do and what came of it: the values between `sim.swarm` and whoever executes a plan.
+
+An executor (`sim.live`) is a function `execute(plan, observe) -> Outcome`. It calls `observe(said, now)` with every
+event that a core emits and with what cores wait for. A `Record` is such an observer: it keeps what the report needs, so
+that an interrupted swarm can still say what was done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, Literal
+
+import attrs
+
+from scarcity.engine.vector import Form, vector_dimension
+from scarcity.federation.effects import (
+    BasketAbsent,
+    BasketClosed,
+    ContributionMade,
+    EntropySource,
+    Event,
+    ModelMade,
+    RoundAborted,
+    RoundDeclined,
+    Waiting,
+)
+from scarcity.federation.packets import Aggregate, Model, RoundSettings
+from scarcity.federation.privacy_guard import array_layout
+from sim.attacks import Attack
+from sim.chance import Chance
+from sim.sources import Source
+
+Backend = Literal["asyncio", "trio"]
+# Part of the text of `PrivacyBudgetExceeded`, which a client that cannot pay gives as its reason.
+_BUDGET_WORDS: Final = "exceeds the budget"
+
+
+@attrs.frozen
+class SwarmPlan:
+    """A swarm, ready to be executed; everything is decided but what happens.
+
+    Attributes:
+        source: the parties: a party is a client, a domain a basket.
+        settings: the rules of every round.
+        form: layout of the vectors that clients contribute.
+        epsilon: budget of each client's ledger.
+        delta: budget of each client's ledger.
+        rounds: how many; the rows are split into as many increments.
+        liars: ids of the clients that forge what they send.
+        attack: what they send.
+        drop: probability with which a client falls silent, at a stage that `chance` decides.
+        latency_s: delay of every message.
+        chance: decides faults.
+        entropy: noise and secrets; None: the system's, the only private choice.
+        backend: event loop.
+    """
+
+    source: Source
+    settings: RoundSettings
+    form: Form
+    epsilon: float
+    delta: float
+    rounds: int
+    liars: tuple[str, ...]
+    attack: Attack
+    drop: float
+    latency_s: float
+    chance: Chance
+    entropy: EntropySource | None
+    backend: Backend
+
+    @property
+    def aggregate_unit(self) -> float:
+        """What one unit of a basket's aggregate is in the units of clients' vectors.
+
+        Vectors of unit client travel in steps of a lattice that divides clip_norm; all others as they are.
+        """
+        if self.form != "mean":
+            return 1.0
+        return self.settings.clip_norm / array_layout(vector_dimension(self.source.schema, self.form)).steps
+
+
+@attrs.frozen
+class Spent:
+    """What one client's ledger was charged on one layer."""
+
+    client_id: str
+    layer: str
+    epsilon: float
+
+
+@attrs.frozen
+class Reason:
+    """Somebody was dropped or refused, and why."""
+
+    who: str
+    reason: str
+
+
+@attrs.frozen
+class RoundEnd:
+    """How a round ended: `have` of `need` were there (baskets), or a model was made."""
+
+    round_id: int
+    released: bool
+    reason: str = ""
+    have: int = 0
+    need: int = 0
+
+
+@attrs.frozen
+class Outcome:
+    """What came of a plan.
+
+    Attributes:
+        models: one a round that released something, by round.
+        basket_aggregates: domain -> its aggregates, one a round in which it closed.
+        spent: charges.
+        dropped: who was silent or absent.
+        refused: who was turned away, or declined.
+        ends: how each round ended.
+        absences: domain -> (members that were there, members needed) in the last round, of baskets that were Absent.
+        budget_spent: somebody declined because its budget did not reach.
+    """
+
+    models: tuple[Model, ...] = ()
+    basket_aggregates: Mapping[str, tuple[Aggregate, ...]] = attrs.field(factory=dict)
+    spent: tuple[Spent, ...] = ()
+    dropped: tuple[Reason, ...] = ()
+    refused: tuple[Reason, ...] = ()
+    ends: tuple[RoundEnd, ...] = ()
+    absences: Mapping[str, tuple[int, int]] = attrs.field(factory=dict)
+    budget_spent: bool = False
+
+
+Observer = Callable[[Event | Waiting, float], None]
+Execute = Callable[[SwarmPlan, Observer], Outcome]
+
+
+@attrs.define(eq=False)
+class Record:
+    """An observer that keeps what happened; `outcome` says it at any time."""
+
+    _models: dict[int, Model] = attrs.field(factory=dict, init=False)
+    _aggregates: dict[str, dict[int, Aggregate]] = attrs.field(factory=dict, init=False)
+    _contributed: set[tuple[str, int]] = attrs.field(factory=set, init=False)
+    _dropped: dict[Reason, None] = attrs.field(factory=dict, init=False)
+    _refused: dict[Reason, None] = attrs.field(factory=dict, init=False)
+    _ends: dict[int, RoundEnd] = attrs.field(factory=dict, init=False)
+    _absences: dict[str, tuple[int, int, int]] = attrs.field(factory=dict, init=False)
+    _budget_spent: bool = attrs.field(default=False, init=False)
+
+    @property
+    def num_contributions(self) -> int:
+        """Contributions that have left their clients."""
+        return len(self._contributed)
+
+    def __call__(self, said: Event | Waiting, _now: float) -> None:
+        """Keep an event; what is waited for is not kept."""
+        match said:
+            case ContributionMade():
+                self._contributed.add((said.client_id, said.round_id))
+            case RoundDeclined():
+                self._refused[Reason(said.client_id, f"declined round {said.round_id}: {said.reason}")] = None
+                self._budget_spent |= _BUDGET_WORDS in said.reason
+            case BasketClosed():
+                self._aggregates.setdefault(_domain(said.basket_id), {})[said.round_id] = said.aggregate
+                for who, why in said.missing:
+                    self._dropped[Reason(who, f"round {said.round_id}: {why or 'silent'}")] = None
+            case BasketAbsent():
+                domain = _domain(said.basket_id)
+                self._absences[domain] = (said.round_id, said.have, said.need)
+                words = f"round {said.round_id}: {said.reason} ({said.have} of {said.need} needed)"
+                self._dropped[Reason(f"basket {domain}", words)] = None
+            case ModelMade():
+                self._models[said.model.round_id] = said.model
+                self._ends[said.model.round_id] = RoundEnd(said.model.round_id, released=True)
+            case RoundAborted():
+                end = RoundEnd(said.round_id, released=False, reason=said.reason, have=said.have, need=said.need)
+                self._ends[said.round_id] = end
+            case _:
+                pass
+
+    def outcome(self, spent: tuple[Spent, ...] = (), refused: tuple[Reason, ...] = ()) -> Outcome:
+        """Return what has come of the plan, with what no event tells: charges, and peers' refusals."""
+        last = max(self._ends, default=0)
+        return Outcome(
+            models=tuple(self._models[r] for r in sorted(self._models)),
+            basket_aggregates={
+                domain: tuple(rounds[r] for r in sorted(rounds)) for domain, rounds in sorted(self._aggregates.items())
+            },
+            spent=spent,
+            dropped=tuple(self._dropped),
+            refused=(*self._refused, *refused),
+            ends=tuple(self._ends[r] for r in sorted(self._ends)),
+            absences={d: (have, need) for d, (r, have, need) in sorted(self._absences.items()) if r >= last},
+            budget_spent=self._budget_spent,
+        )
+
+
+def _domain(basket_id: str) -> str:
+    return basket_id.removeprefix("basket/")
