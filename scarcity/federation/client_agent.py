@@ -88,7 +88,7 @@ from scarcity.federation.privacy_guard import (
 from scarcity.federation.reconciler import merge_model
 from scarcity.federation.roster import COORDINATOR, basket_id, verify_roster
 from scarcity.federation.sums import SumMark, SumParticipant, basket_policy
-from scarcity.federation.validator import Code, Expected, Validator, code_of, expected_in
+from scarcity.federation.validator import Code, Expected, Validator, ValidatorLimits, code_of, expected_in
 
 _PUSH, _PULL = "gossip.push", "gossip.pull"
 
@@ -171,6 +171,7 @@ class ClientCore:
         entropy: source of noise and of the secure sum's secrets.
         operator_key: public key that signs rosters.
         learner: gives updates and takes models; None when updates come by `submit` only.
+        limits: bounds of what it takes from each peer.
         marks: high-water marks of secure sums, replayed from the journal.
     """
 
@@ -183,6 +184,7 @@ class ClientCore:
         entropy: EntropySource,
         operator_key: bytes,
         learner: Learner | None = None,
+        limits: ValidatorLimits | None = None,
         marks: Iterable[SumMark] = (),
     ) -> None:
         self._identity = identity
@@ -197,7 +199,7 @@ class ClientCore:
         self._expected: Expected | None = None
         self._domain = identity.member.domain
         self._basket = basket_id(self._domain)
-        self._validator = Validator(identity.member_id, identity.roster)
+        self._validator = Validator(identity.member_id, identity.roster, limits)
         self._gossip = gossip_of(identity, settings, entropy)
         self._sum = SumParticipant(identity, entropy, marks)
 

@@ -7,6 +7,7 @@ live in memory, so it is for one process: tests, notebooks, simulations, a first
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -131,6 +132,7 @@ class HierarchicalFederation:
             planned_rounds=self.config.planned_rounds,
             entropy=self.config.entropy,
             federation=self.config.federation,
+            packets_per_s=math.inf,
         )
         self._pump = Pump(observe)
         self._domains: dict[str, str] = {}
