@@ -117,6 +117,7 @@ class HierarchicalFederation:
     Args:
         config: settings; the defaults are those of `HierarchicalFederationConfig()`.
         observe: called with (member id, event or refusal) as they happen.
+        wire: encode and decode every packet on its way, as between machines; the models are the same.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class HierarchicalFederation:
         config: HierarchicalFederationConfig | None = None,
         *,
         observe: Callable[[str, Event | Reject], None] | None = None,
+        wire: bool = False,
     ) -> None:
         self.config = config or HierarchicalFederationConfig()
         self._assembly = Assembly(
@@ -134,7 +136,7 @@ class HierarchicalFederation:
             federation=self.config.federation,
             packets_per_s=math.inf,
         )
-        self._pump = Pump(observe)
+        self._pump = Pump(observe, wire=wire)
         self._domains: dict[str, str] = {}
         self._agents: dict[str, ModelReceiver] = {}
         self._seats: Seats | None = None
