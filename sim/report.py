@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from scarcity.engine import Relation
-from sim.evaluate import Skills
+from scarcity.node.model_file import ModelFile
+from scarcity.node.prediction import Skills
 from sim.plan import Reason, Spent
 
 WIDTH: Final = 80
@@ -98,6 +99,7 @@ class SwarmResult:
         settings: lines for people that say what was run.
         status: exit status.
         last_line: why the status is not 0; empty when it is.
+        model: the global model of all rounds, to be kept in a file; None without a model.
     """
 
     seed: int
@@ -118,6 +120,7 @@ class SwarmResult:
     settings: tuple[str, ...]
     status: int = STATUS_OK
     last_line: str = ""
+    model: ModelFile | None = None
 
 
 def to_json(result: SwarmResult) -> str:
