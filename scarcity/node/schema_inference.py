@@ -1,4 +1,4 @@
-"""Schemas in files: read one, infer one from a public table, write one that a person can finish.
+"""A schema out of a public table: infer one, and write it so that a person can finish it.
 
 Everything in a schema is public and travels with every message, so it is inferred from a PUBLIC or reference file.
 Inferring scales, centres or bounds from the private rows would publish something about them that no budget covers; what
@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -34,24 +33,6 @@ _HORIZONS: Final = {("days", 1): 7, ("months", 1): 12, ("months", 3): 4}
 # A row of learning in so many may be lost to the differences' first rows; below it hardly a difference is left.
 _ROWS_PER_HORIZON: Final = 8
 _LAGS_BY_ROWS: Final = ((30, 1), (300, 2))  # below 30 rows a party, one lag; below 300, two; else the default
-
-
-def read_schema(path: Path) -> Schema:
-    """Return the schema of a TOML or JSON file: lags, horizon, and variables with name, kind, unit, scale.
-
-    Raises:
-        ConfigError: no such file, neither TOML nor JSON, an unknown key, or a field out of range.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        fields: dict[str, Any] = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
-        return Schema.from_dict(fields)
-    except OSError as error:
-        raise ConfigError(f"schema {path}: {error.strerror}") from None
-    except ConfigError as error:
-        raise ConfigError(f"schema {path}: {error}") from None
-    except (ValueError, RecursionError) as error:  # of json, tomllib, of bytes that are no text, of a nest of brackets
-        raise ConfigError(f"schema {path}: not TOML or JSON: {error}") from None
 
 
 def infer_schema(path: Path, columns: TableColumns) -> Schema:
@@ -129,7 +110,7 @@ def _horizon(calendar: Calendar, rows: int) -> int:
 
 
 def schema_text(schema: Schema, source: str) -> str:
-    """Return a schema as TOML that `read_schema` reads back, with the words that a person needs to finish it.
+    """Return a schema as TOML that `scarcity.engine.schema_file.read_schema` reads back, with the words that a person needs to finish it.
 
     Args:
         schema: what to write.
