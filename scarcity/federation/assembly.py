@@ -24,6 +24,7 @@ from scarcity.federation.packets import RoundSettings, TrustMode, Unit
 from scarcity.federation.privacy_guard import LEDGER, Layout, PrivacyParams, noise_terms, open_filter, replay_ledger
 from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id, sign_roster
 from scarcity.federation.sums import MARK, marks_of, min_members
+from scarcity.federation.validator import ValidatorLimits
 
 _AVERAGE = "average"
 
@@ -126,6 +127,7 @@ class Assembly:
         planned_rounds: rounds that the budget has to last for (unit client).
         entropy: source of keys, noise and schedules.
         federation: the federation's id.
+        packets_per_s: what a member takes from each peer; infinity under a logical clock, which stands still.
     """
 
     settings: RoundSettings
@@ -133,6 +135,12 @@ class Assembly:
     planned_rounds: int
     entropy: EntropySource
     federation: str
+    packets_per_s: float = ValidatorLimits().packets_per_s
+
+    @property
+    def limits(self) -> ValidatorLimits:
+        """The bounds of each member's validator."""
+        return ValidatorLimits(max_staleness=self.settings.max_staleness, packets_per_s=self.packets_per_s)
 
     def key_of(self, member_id: str) -> SigningKey:
         """Return a member's identity key, from the entropy source."""
@@ -172,16 +180,17 @@ class Assembly:
             entropy=self.entropy,
             operator_key=operator_key,
             learner=learner,
+            limits=self.limits,
             marks=marks_of(left.get(MARK, ())),
         )
 
     def basket(self, identity: Identity, operator_key: bytes) -> BasketCore:
         """Return a basket's core."""
-        return BasketCore(identity, self.settings, entropy=self.entropy, operator_key=operator_key)
+        return BasketCore(identity, self.settings, entropy=self.entropy, operator_key=operator_key, limits=self.limits)
 
     def coordinator(self, identity: Identity, *, terms: RoundTerms | None = None, rounds: int = 0) -> CoordinatorCore:
         """Return the coordinator's core; see `CoordinatorCore` for `rounds`."""
-        return CoordinatorCore(identity, self.settings, terms=terms, rounds=rounds)
+        return CoordinatorCore(identity, self.settings, terms=terms, rounds=rounds, limits=self.limits)
 
 
 @attrs.frozen

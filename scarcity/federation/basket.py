@@ -96,7 +96,15 @@ from scarcity.federation.sums import (
     open_basket_sum,
 )
 from scarcity.federation.trust_scorer import TrustScorer
-from scarcity.federation.validator import Code, Expected, Validator, code_of, expected_in
+from scarcity.federation.validator import (
+    Code,
+    Equivocation,
+    Expected,
+    Validator,
+    ValidatorLimits,
+    code_of,
+    expected_in,
+)
 
 _CLOSE, _PULL = "close", "gossip.pull"
 
@@ -138,6 +146,7 @@ class BasketCore:
         settings: the rules it accepts.
         entropy: source of the secure sum's secrets and of peers.
         operator_key: public key that signs rosters.
+        limits: bounds of what it takes from each peer.
         marks: high-water marks of Layer 2's sums, replayed from the journal.
 
     Attributes:
@@ -151,6 +160,7 @@ class BasketCore:
         *,
         entropy: EntropySource,
         operator_key: bytes,
+        limits: ValidatorLimits | None = None,
         marks: Iterable[SumMark] = (),
     ) -> None:
         self._identity = identity
@@ -164,7 +174,7 @@ class BasketCore:
         self._model_packet: Packet | None = None
         self._expected: Expected | None = None
         self._domain = identity.member.domain
-        self._validator = Validator(identity.member_id, identity.roster)
+        self._validator = Validator(identity.member_id, identity.roster, limits)
         self._gossip = gossip_of(identity, settings, entropy)
         self._sum = SumParticipant(identity, entropy, marks)
         self.trust = TrustScorer(member.id for member in self._members)
@@ -280,7 +290,9 @@ class BasketCore:
     # Collecting.
 
     def _on_contribution(self, packet: Packet, sender: str, now: float) -> list[Effect]:
-        return [*self._keep(packet), Send(sender, self._ack(packet)), *self._evaluate(now)]
+        kept = self._keep(packet)
+        self._gossip.offer(packet)  # the basket is a peer too: who pulls from it gets what it was sent directly
+        return [*kept, Send(sender, self._ack(packet)), *self._evaluate(now)]
 
     def _keep(self, packet: Packet) -> list[Effect]:
         """Make a contribution durable and buffer it; it counts in the open round or, late, in the next one."""
@@ -301,12 +313,17 @@ class BasketCore:
         if code is Code.DUPLICATE:
             return []
         if isinstance(packet.body, CONTRIBUTIONS) and code is Code.EQUIVOCATION:
-            self._buffer.remove(head.sender, head.round_id)
-            for found in self._validator.proofs.values():
-                self.trust.convict(found, self._identity.roster.keys[found.author])
-            proof = Entry("equivocation", f"{head.round_id}/{head.sender}", encode_packet(packet))
-            return [Persist(proof), refusal]
+            proofs = (proof for proof in self._validator.proofs.values() if proof.author == head.sender)
+            return [*(effect for proof in proofs for effect in self._convict(proof)), refusal]
         return [refusal]
+
+    def _convict(self, proof: Equivocation) -> list[Effect]:
+        """Take both contributions of an equivocating member out, and keep both as proof."""
+        head = proof.first.header
+        self._buffer.remove(head.sender, head.round_id)
+        self.trust.convict(proof, self._identity.roster.keys[proof.author])
+        key = f"{head.round_id}/{head.sender}"
+        return [Persist(Entry("equivocation", key, encode_packet(said))) for said in (proof.first, proof.second)]
 
     def _on_ready(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         held = self._round
@@ -512,6 +529,8 @@ class BasketCore:
     def _on_push(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         received = self._gossip.receive_push(cast("GossipPush", packet.body), sender)
         effects: list[Effect] = list(received.rejects)
+        for proof in received.proofs:
+            effects += self._convict(proof)
         for item in received.new:
             author = item.header.sender
             if isinstance(item.body, Model):

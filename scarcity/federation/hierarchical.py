@@ -7,6 +7,7 @@ live in memory, so it is for one process: tests, notebooks, simulations, a first
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -116,6 +117,7 @@ class HierarchicalFederation:
     Args:
         config: settings; the defaults are those of `HierarchicalFederationConfig()`.
         observe: called with (member id, event or refusal) as they happen.
+        wire: encode and decode every packet on its way, as between machines; the models are the same.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class HierarchicalFederation:
         config: HierarchicalFederationConfig | None = None,
         *,
         observe: Callable[[str, Event | Reject], None] | None = None,
+        wire: bool = False,
     ) -> None:
         self.config = config or HierarchicalFederationConfig()
         self._assembly = Assembly(
@@ -131,8 +134,9 @@ class HierarchicalFederation:
             planned_rounds=self.config.planned_rounds,
             entropy=self.config.entropy,
             federation=self.config.federation,
+            packets_per_s=math.inf,
         )
-        self._pump = Pump(observe)
+        self._pump = Pump(observe, wire=wire)
         self._domains: dict[str, str] = {}
         self._agents: dict[str, ModelReceiver] = {}
         self._seats: Seats | None = None
