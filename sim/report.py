@@ -126,7 +126,8 @@ def to_json(result: SwarmResult) -> str:
     A relation is {kind, sources, targets, lag, effect, se, p}. `prediction` is {median: {predictor: skill}, variables:
     {variable: {predictor: skill}}, baskets: {domain: {predictor: skill}}} with the predictors global, basket (a party's
     own basket), alone, pooled, and persistence, which is 0 by definition. `privacy` is {mode, unit, epsilon, delta,
-    max_colluders, reproducible, layers: {layer: {clients, epsilon}}}. `dropped` and `refused` are lists of {who, reason}.
+    max_colluders, reproducible, layers: {layer: {clients, epsilon}}}. `dropped` and `refused` are lists of {who,
+    reason}.
     """
     values: dict[str, Any] = {name: getattr(result, name) for name in JSON_KEYS}
     values["relations"] = _plain(result.relations)

@@ -104,6 +104,7 @@ def test_json_has_exactly_the_agreed_keys() -> None:
         "unit": "record",
         "epsilon": 0.0,
         "delta": 0.0,
+        "max_colluders": 0,
         "reproducible": False,
         "layers": {},
     }
@@ -204,7 +205,10 @@ def test_the_plan_says_what_the_settings_say() -> None:
     ("config", "message"),
     [
         (attrs.evolve(SMALL, synthetic=3), "no domain has the 2 parties that a basket needs"),
-        (attrs.evolve(SMALL, rounds=31), "rounds 31: party-0000 has 400 rows .* a release needs 13; at most 30 rounds"),
+        (
+            attrs.evolve(SMALL, rounds=40),
+            r"rounds 40: too few parties have rows for round 1 \(domain-0 0 of 3, .*choose fewer",
+        ),
     ],
 )
 def test_what_could_only_wait_for_its_deadline_is_refused(config: SwarmConfig, message: str) -> None:
