@@ -4,7 +4,7 @@ Who sends what when:
 
     state       comes                                   goes                                            next
     IDLE        RoundConfig (coordinator)               RoundConfig to the members                      COLLECTING
-    COLLECTING  Release, Unprotected                    [Persist(receipt), Ack]; all, or quorum and
+    COLLECTING  Release, TrustedUpdate, Unprotected     [Persist(receipt), Ack]; all, or quorum and
                                                         close_s: rule, [Persist, BasketReport]          REPORTED
     COLLECTING  Ready (mode distributed)                all, or ready_s: the secure sum's config        SUMMING
     COLLECTING  deadline_s without quorum               Absent                                          ABSENT
@@ -15,7 +15,8 @@ Who sends what when:
     any         Model, Aborted (coordinator)            the same to the members                         IDLE
 
 In mode distributed the basket sees masked integers and their sum, no more. In mode local it sees releases. It is
-trusted to run the rule and to keep receipts; it is not trusted with a clean vector. A lying basket can spoil its own
+trusted to run the rule and to keep receipts; it is not trusted with a clean vector, but for mode central, where it sees
+its own members' and shows them to nobody. A lying basket can spoil its own
 aggregate (Layer 2 assumes semi-honest baskets).
 """
 
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, cast
 
 import attrs
+import numpy as np
 
 from scarcity.errors import LocalError, RemoteError
 from scarcity.federation.aggregator import Rule, byzantine_count, make_rule
@@ -52,6 +54,8 @@ from scarcity.federation.layers import (
     Contributed,
     aggregate_contributions,
     aggregate_of_sum,
+    clip_about,
+    contribution_unit,
     layer2_bits,
     layer2_input,
     layer2_scale,
@@ -79,6 +83,7 @@ from scarcity.federation.packets import (
     RoundConfig,
     RoundSettings,
     SecureSum,
+    TrustedUpdate,
     TrustMode,
     Unprotected,
     basket_scope,
@@ -96,7 +101,15 @@ from scarcity.federation.sums import (
     open_basket_sum,
 )
 from scarcity.federation.trust_scorer import TrustScorer
-from scarcity.federation.validator import Code, Expected, Validator, code_of, expected_in
+from scarcity.federation.validator import (
+    Code,
+    Equivocation,
+    Expected,
+    Validator,
+    ValidatorLimits,
+    code_of,
+    expected_in,
+)
 
 _CLOSE, _PULL = "close", "gossip.pull"
 
@@ -138,6 +151,7 @@ class BasketCore:
         settings: the rules it accepts.
         entropy: source of the secure sum's secrets and of peers.
         operator_key: public key that signs rosters.
+        limits: bounds of what it takes from each peer.
         marks: high-water marks of Layer 2's sums, replayed from the journal.
 
     Attributes:
@@ -151,6 +165,7 @@ class BasketCore:
         *,
         entropy: EntropySource,
         operator_key: bytes,
+        limits: ValidatorLimits | None = None,
         marks: Iterable[SumMark] = (),
     ) -> None:
         self._identity = identity
@@ -164,7 +179,7 @@ class BasketCore:
         self._model_packet: Packet | None = None
         self._expected: Expected | None = None
         self._domain = identity.member.domain
-        self._validator = Validator(identity.member_id, identity.roster)
+        self._validator = Validator(identity.member_id, identity.roster, limits)
         self._gossip = gossip_of(identity, settings, entropy)
         self._sum = SumParticipant(identity, entropy, marks)
         self.trust = TrustScorer(member.id for member in self._members)
@@ -280,7 +295,9 @@ class BasketCore:
     # Collecting.
 
     def _on_contribution(self, packet: Packet, sender: str, now: float) -> list[Effect]:
-        return [*self._keep(packet), Send(sender, self._ack(packet)), *self._evaluate(now)]
+        kept = self._keep(packet)
+        self._gossip.offer(packet)  # the basket is a peer too: who pulls from it gets what it was sent directly
+        return [*kept, Send(sender, self._ack(packet)), *self._evaluate(now)]
 
     def _keep(self, packet: Packet) -> list[Effect]:
         """Make a contribution durable and buffer it; it counts in the open round or, late, in the next one."""
@@ -301,12 +318,17 @@ class BasketCore:
         if code is Code.DUPLICATE:
             return []
         if isinstance(packet.body, CONTRIBUTIONS) and code is Code.EQUIVOCATION:
-            self._buffer.remove(head.sender, head.round_id)
-            for found in self._validator.proofs.values():
-                self.trust.convict(found, self._identity.roster.keys[found.author])
-            proof = Entry("equivocation", f"{head.round_id}/{head.sender}", encode_packet(packet))
-            return [Persist(proof), refusal]
+            proofs = (proof for proof in self._validator.proofs.values() if proof.author == head.sender)
+            return [*(effect for proof in proofs for effect in self._convict(proof)), refusal]
         return [refusal]
+
+    def _convict(self, proof: Equivocation) -> list[Effect]:
+        """Take both contributions of an equivocating member out, and keep both as proof."""
+        head = proof.first.header
+        self._buffer.remove(head.sender, head.round_id)
+        self.trust.convict(proof, self._identity.roster.keys[proof.author])
+        key = f"{head.round_id}/{head.sender}"
+        return [Persist(Entry("equivocation", key, encode_packet(said))) for said in (proof.first, proof.second)]
 
     def _on_ready(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         held = self._round
@@ -382,7 +404,7 @@ class BasketCore:
         contributions = {
             e.client_id: Contributed(e.item.body.vector, e.item.body.weight, e.age_weight)
             for e in entries
-            if isinstance(e.item.body, Release | Unprotected)
+            if isinstance(e.item.body, CONTRIBUTIONS)
         }
         try:
             aggregate = aggregate_contributions(self._rule(held), contributions, held.config.noise.sigma)
@@ -440,7 +462,8 @@ class BasketCore:
     ) -> list[Effect]:
         held.aggregate, held.state = aggregate, BasketState.REPORTED
         report = BasketReport(aggregate.weight, aggregate.count, aggregate.noise_variance)
-        closed = BasketClosed(self.basket_id, held.round_id, aggregate, members, self._missing(held, members, silent))
+        shown = None if self._settings.mode is TrustMode.CENTRAL else aggregate
+        closed = BasketClosed(self.basket_id, held.round_id, shown, members, self._missing(held, members, silent))
         kept = Entry("aggregate", str(held.round_id), encode_body(report))
         return [Persist(kept), Send(COORDINATOR, self._say_up(report, held.round_id)), Emit(closed)]
 
@@ -468,11 +491,20 @@ class BasketCore:
         # Released inputs may enter a second attempt as they are.
         try:
             bits = layer2_bits(len(self._identity.roster.baskets))
-            vector = layer2_input(held.aggregate, layer2_scale(self._settings.mode), bits)
+            vector = layer2_input(self._clipped(held, held.aggregate), layer2_scale(held.config), bits)
         except LocalError as error:
             self._sum.abort()
             return [Reject(COORDINATOR, str(error))]
         return [*effects, *self._sum.provide(vector, packet, COORDINATOR)]
+
+    def _clipped(self, held: _Round, aggregate: Aggregate) -> Aggregate:
+        """Bound how far one client can have moved the aggregate from the last public model."""
+        if math.isinf(self._settings.layer2_clip):
+            return aggregate
+        unit = contribution_unit(held.config)
+        model = None if self._model_packet is None else cast("Model", self._model_packet.body)
+        centre = np.zeros(aggregate.total.size) if model is None else model.vector / unit
+        return clip_about(aggregate, centre, self._settings.layer2_clip / unit)
 
     # The model.
 
@@ -512,6 +544,8 @@ class BasketCore:
     def _on_push(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         received = self._gossip.receive_push(cast("GossipPush", packet.body), sender)
         effects: list[Effect] = list(received.rejects)
+        for proof in received.proofs:
+            effects += self._convict(proof)
         for item in received.new:
             author = item.header.sender
             if isinstance(item.body, Model):
@@ -545,6 +579,7 @@ class BasketCore:
         Ready: _on_ready,
         Declined: _on_declined,
         Release: _on_contribution,
+        TrustedUpdate: _on_contribution,
         Unprotected: _on_contribution,
         SecureSum: _on_sum,
         Model: _on_model,
