@@ -21,6 +21,7 @@ from scarcity.engine.vector import Form
 from scarcity.errors import ConfigError
 from scarcity.federation.aggregator import RULES
 from scarcity.federation.assembly import round_settings
+from scarcity.federation.packets import RoundSettings
 from sim.attacks import attack_named
 from sim.chance import Chance, reproducible_entropy
 from sim.evaluate import LocalFits, aggregate_moments, fit_or_none, local_fits, model_moments, skills
@@ -233,7 +234,7 @@ def _colluders(source: Source) -> int:
 
 
 def _require_enough(source: Source, settings: RoundSettings, rounds: int) -> None:
-    """Refuse what could only wait for its deadlines: baskets that nobody expects, rounds for which rows are missing."""
+    """Refuse what could only wait for its deadlines: baskets nobody expects, rounds without rows."""
     members = {d: [party for party in source.parties if party.domain == d] for d in source.domains}
     if max(map(len, members.values())) < settings.min_clients:
         sizes = ", ".join(f"{domain} {len(parties)}" for domain, parties in members.items())
