@@ -39,7 +39,12 @@ from sim.tables import TableColumns, read_schema, table_source
 from sim.truth import synthetic
 
 # Layer 1's rule by trust mode: masked and clean contributions can only be averaged.
-_DEFAULT_RULES: Final = {"none": "average", "local": "nnm+trmean", "distributed": "average"}
+_DEFAULT_RULES: Final = {"none": "average", "local": "nnm+trmean", "distributed": "average", "central": "average"}
+_ONLY_AVERAGES: Final = {
+    "none": "mode none compares with plain sums",
+    "distributed": "masked inputs show nobody, only their average",
+    "central": "Layer 2's noise is sized for what one client adds to a plain sum of records",
+}
 # Wider rows lose more to noise and less to the projection. `local`, whose noise is on every release, is served best by
 # .7 on the flights at epsilon 10; sums are by the schema's own .55.
 _LOCAL_CLIP_FACTOR: Final = 0.7
@@ -105,7 +110,7 @@ class SwarmConfig:
     columns: TableColumns | None = None
     schema: Path | None = None
     synthetic: int | None = attrs.field(default=None, validator=_whole(1))
-    privacy: str = attrs.field(default="distributed", validator=_one_of("none", "local", "distributed"))
+    privacy: str = attrs.field(default="distributed", validator=_one_of("none", "local", "distributed", "central"))
     epsilon: float = attrs.field(default=1.0, validator=_number(0, 1e6))
     delta: float = attrs.field(default=1e-6, validator=_number(0, 0.5))
     unit: str = attrs.field(default="record", validator=_one_of("record", "client"))
@@ -130,10 +135,7 @@ class SwarmConfig:
         if self.aggregator is not None and self.aggregator not in RULES:
             raise ConfigError(f"aggregator {self.aggregator!r} is unknown; known are {', '.join(sorted(RULES))}")
         if self.privacy != "local" and self.rule != "average":
-            seen = (
-                "masked inputs show nobody" if self.privacy == "distributed" else "mode none compares with plain sums"
-            )
-            raise ConfigError(f"aggregator {self.aggregator} needs privacy local: {seen}, only their average")
+            raise ConfigError(f"aggregator {self.aggregator} needs privacy local: {_ONLY_AVERAGES[self.privacy]}")
 
     @property
     def rule(self) -> str:

@@ -224,7 +224,7 @@ def test_without_a_seed_the_entropy_is_the_systems() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"privacy": "central"}, "privacy must be one of none, local, distributed"),
+        ({"privacy": "shared"}, "privacy must be one of none, local"),
         ({"unit": "row"}, "unit must be one of record, client"),
         ({"backend": "curio"}, "backend must be one of"),
         ({"epsilon": 0.0}, "epsilon must lie in"),
