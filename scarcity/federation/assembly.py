@@ -21,9 +21,19 @@ from scarcity.federation.coordinator import CoordinatorCore, RoundTerms
 from scarcity.federation.effects import EntropySource
 from scarcity.federation.identity import Identity
 from scarcity.federation.packets import RoundSettings, TrustMode, Unit
-from scarcity.federation.privacy_guard import LEDGER, Layout, PrivacyParams, noise_terms, open_filter, replay_ledger
+from scarcity.federation.privacy_guard import (
+    LEDGER,
+    Layout,
+    PrivacyParams,
+    layout_fault,
+    noise_fault,
+    noise_terms,
+    open_filter,
+    replay_ledger,
+)
 from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id, sign_roster
 from scarcity.federation.sums import MARK, marks_of, min_members
+from scarcity.federation.validator import ValidatorLimits
 
 _AVERAGE = "average"
 
@@ -112,8 +122,8 @@ def refuse_combinations(settings: RoundSettings) -> None:
 
 def refuse_layout(settings: RoundSettings, layout: Layout) -> None:
     """Raise ConfigError for vectors that cannot be protected under these settings."""
-    if settings.mode is not TrustMode.NONE and settings.unit is Unit.RECORD and layout.noise_scales.all():
-        raise ConfigError("unit record needs vectors of the record form: an engine whose schema has public scales")
+    if fault := layout_fault(settings, layout):
+        raise ConfigError(fault)
 
 
 @attrs.frozen(kw_only=True)
@@ -126,6 +136,7 @@ class Assembly:
         planned_rounds: rounds that the budget has to last for (unit client).
         entropy: source of keys, noise and schedules.
         federation: the federation's id.
+        limits: bounds of what cores let their peers send; a logical clock that stands still needs another refill.
     """
 
     settings: RoundSettings
@@ -133,6 +144,7 @@ class Assembly:
     planned_rounds: int
     entropy: EntropySource
     federation: str
+    limits: ValidatorLimits | None = None
 
     def key_of(self, member_id: str) -> SigningKey:
         """Return a member's identity key, from the entropy source."""
@@ -142,6 +154,8 @@ class Assembly:
         """Return what rounds are about, with the noise for which the budget lasts."""
         refuse_layout(self.settings, layout)
         noise = noise_terms(self.settings, layout, self.budget, self.planned_rounds)
+        if fault := noise_fault(self.settings, noise):
+            raise ConfigError(f"{self.budget} for {self.planned_rounds} rounds: {fault}")
         return RoundTerms(noise, layout.schema_hash, layout.dimension)
 
     def client(
@@ -173,15 +187,16 @@ class Assembly:
             operator_key=operator_key,
             learner=learner,
             marks=marks_of(left.get(MARK, ())),
+            limits=self.limits,
         )
 
     def basket(self, identity: Identity, operator_key: bytes) -> BasketCore:
         """Return a basket's core."""
-        return BasketCore(identity, self.settings, entropy=self.entropy, operator_key=operator_key)
+        return BasketCore(identity, self.settings, entropy=self.entropy, operator_key=operator_key, limits=self.limits)
 
     def coordinator(self, identity: Identity, *, terms: RoundTerms | None = None, rounds: int = 0) -> CoordinatorCore:
         """Return the coordinator's core; see `CoordinatorCore` for `rounds`."""
-        return CoordinatorCore(identity, self.settings, terms=terms, rounds=rounds)
+        return CoordinatorCore(identity, self.settings, terms=terms, rounds=rounds, limits=self.limits)
 
 
 @attrs.frozen

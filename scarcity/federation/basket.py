@@ -83,6 +83,7 @@ from scarcity.federation.packets import (
     Unprotected,
     basket_scope,
 )
+from scarcity.federation.privacy_guard import MAX_DIMENSION, noise_fault
 from scarcity.federation.roster import COORDINATOR, Member, Roster, basket_id, verify_roster
 from scarcity.federation.scheduler import Decision, RoundScheduler, Verdict, quorum_need
 from scarcity.federation.sums import TIMER as SUM_TIMER
@@ -96,7 +97,7 @@ from scarcity.federation.sums import (
     open_basket_sum,
 )
 from scarcity.federation.trust_scorer import TrustScorer
-from scarcity.federation.validator import Code, Expected, Validator, code_of, expected_in
+from scarcity.federation.validator import Code, Expected, Validator, ValidatorLimits, code_of, expected_in
 
 _CLOSE, _PULL = "close", "gossip.pull"
 
@@ -139,6 +140,7 @@ class BasketCore:
         entropy: source of the secure sum's secrets and of peers.
         operator_key: public key that signs rosters.
         marks: high-water marks of Layer 2's sums, replayed from the journal.
+        limits: bounds of what it lets peers send.
 
     Attributes:
         trust: the members' reputation; it changes no weight yet.
@@ -152,6 +154,7 @@ class BasketCore:
         entropy: EntropySource,
         operator_key: bytes,
         marks: Iterable[SumMark] = (),
+        limits: ValidatorLimits | None = None,
     ) -> None:
         self._identity = identity
         self._settings = settings
@@ -164,7 +167,7 @@ class BasketCore:
         self._model_packet: Packet | None = None
         self._expected: Expected | None = None
         self._domain = identity.member.domain
-        self._validator = Validator(identity.member_id, identity.roster)
+        self._validator = Validator(identity.member_id, identity.roster, limits)
         self._gossip = gossip_of(identity, settings, entropy)
         self._sum = SumParticipant(identity, entropy, marks)
         self.trust = TrustScorer(member.id for member in self._members)
@@ -192,7 +195,7 @@ class BasketCore:
             return [SetTimer(_PULL, now + self._settings.gossip_s), *pulls]
         if timer == SUM_TIMER:
             return self._close_sum_stage(now)
-        return self._evaluate(now)
+        return self._evaluate(now) if timer == _CLOSE else []
 
     def close_stage(self, now: float) -> list[Effect]:
         """Stop waiting: with a quorum go on, without one be Absent. For drivers that cannot wait."""
@@ -229,6 +232,11 @@ class BasketCore:
         return BasketState.IDLE if self._round is None else self._round.state
 
     @property
+    def is_present(self) -> bool:
+        """Whether the basket has its aggregate of the open round, or is about to open its sum."""
+        return self.state in (BasketState.SUMMING, BasketState.REPORTED)
+
+    @property
     def has_quorum(self) -> bool:
         """Whether the open round could close now."""
         held = self._round
@@ -248,6 +256,8 @@ class BasketCore:
             return []  # a copy of what is known
         if self.basket_id not in roster:
             return [Reject(sender, f"the roster of epoch {roster.epoch} leaves this basket out")]
+        if roster.keys[self.basket_id] != self._identity.signing_key.verify_key.encode():
+            return [Reject(sender, f"the roster of epoch {roster.epoch} has another key for this basket")]
         for member in self._members:
             if member not in roster.clients_of(self._domain):
                 self._buffer.drop_client(member.id)
@@ -262,6 +272,8 @@ class BasketCore:
         config, round_id = cast("RoundConfig", packet.body), packet.header.round_id
         if round_id <= self._last_round:
             return [Reject(sender, f"round {round_id} is not after round {self._last_round}")]
+        if not 1 <= config.dimension <= MAX_DIMENSION:
+            return [Reject(sender, f"round {round_id} has vectors of {config.dimension} numbers")]
         self._last_round = round_id
         members = tuple(member.id for member in self._members)
         self._round = held = _Round(packet, config, now, members)
@@ -271,6 +283,8 @@ class BasketCore:
         self._gossip.expect(self._expected)
         if config.settings != self._settings or config.roster_root != self._identity.roster.root:
             return self._absent(held, "the round runs under other settings or another roster than this basket", 0, 0)
+        if fault := noise_fault(self._settings, config.noise):
+            return self._absent(held, fault, 0, 0)
         told = self._to_members(packet)
         if len(members) < self._settings.min_clients:
             held.state = BasketState.ABSENT  # not expected by the coordinator either
@@ -294,19 +308,25 @@ class BasketCore:
 
     def _again(self, packet: Packet, sender: str, refusal: Reject) -> list[Effect]:
         """A repeated contribution means that its acknowledgement was lost; two different ones spoil each other."""
-        code, head = code_of(refusal), packet.header
+        code = code_of(refusal)
         self.trust.refused(refusal)
         if isinstance(packet.body, CONTRIBUTIONS) and code is Code.DUPLICATE:
             return [Send(sender, self._ack(packet))]
         if code is Code.DUPLICATE:
             return []
-        if isinstance(packet.body, CONTRIBUTIONS) and code is Code.EQUIVOCATION:
-            self._buffer.remove(head.sender, head.round_id)
-            for found in self._validator.proofs.values():
-                self.trust.convict(found, self._identity.roster.keys[found.author])
-            proof = Entry("equivocation", f"{head.round_id}/{head.sender}", encode_packet(packet))
-            return [Persist(proof), refusal]
+        if code is Code.EQUIVOCATION:
+            return [*self._bar(packet), refusal]
         return [refusal]
+
+    def _bar(self, packet: Packet) -> list[Effect]:
+        """Keep the second of two things that a member signed for one round; of two contributions neither counts."""
+        head = packet.header
+        if isinstance(packet.body, CONTRIBUTIONS):
+            self._buffer.remove(head.sender, head.round_id)
+            for found in (*self._validator.proofs.values(), *self._gossip.exchange.proofs.values()):
+                if found.author in self._identity.roster:
+                    self.trust.convict(found, self._identity.roster.keys[found.author])
+        return [Persist(Entry("equivocation", f"{head.round_id}/{head.sender}", encode_packet(packet)))]
 
     def _on_ready(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         held = self._round
@@ -323,7 +343,13 @@ class BasketCore:
         return self._evaluate(now)
 
     def _expected_members(self, held: _Round) -> tuple[str, ...]:
-        return tuple(name for name in held.members if name not in held.declined)
+        declined = self._declined(held)
+        return tuple(name for name in held.members if name not in declined)
+
+    def _declined(self, held: _Round) -> dict[str, str]:
+        """Return who will not contribute, and why: nobody leaves a round by a word after having contributed to it."""
+        arrived = self._arrived(held)
+        return {name: why for name, why in held.declined.items() if name not in arrived}
 
     def _arrived(self, held: _Round) -> tuple[str, ...]:
         if self._settings.mode is TrustMode.DISTRIBUTED:
@@ -358,7 +384,7 @@ class BasketCore:
         return self._close_by_rule(held)
 
     def _decide(self, held: _Round, now: float, *, forced: bool) -> Decision:
-        members, arrived, declined = len(held.members), len(self._arrived(held)), len(held.declined)
+        members, arrived, declined = len(held.members), len(self._arrived(held)), len(self._declined(held))
         if self._settings.mode is TrustMode.DISTRIBUTED:
             # Who takes part in the sum has to be known before it begins; after that, its own stages are waited for.
             heard = self._scheduler.ready(
@@ -468,7 +494,7 @@ class BasketCore:
         # Released inputs may enter a second attempt as they are.
         try:
             bits = layer2_bits(len(self._identity.roster.baskets))
-            vector = layer2_input(held.aggregate, layer2_scale(self._settings.mode), bits)
+            vector = layer2_input(held.aggregate, layer2_scale(held.config), bits)
         except LocalError as error:
             self._sum.abort()
             return [Reject(COORDINATOR, str(error))]
@@ -516,8 +542,12 @@ class BasketCore:
             author = item.header.sender
             if isinstance(item.body, Model):
                 effects += self._on_model(item, sender, now)
-            elif self._validator.check(item, author, now, self._expected) is None:
+            elif refusal := self._validator.check(item, author, now, self._expected):
+                effects += self._again(item, author, refusal)
+            else:
                 effects += [*self._keep(item), Send(author, self._ack(item))]
+        for proof in received.proofs:
+            effects += self._bar(proof.second)
         return [*effects, *self._evaluate(now)]
 
     def _on_pull(self, packet: Packet, sender: str, _now: float) -> list[Effect]:

@@ -58,7 +58,7 @@ from scarcity.federation.packets import (
 from scarcity.federation.roster import Roster
 from scarcity.federation.sums import TIMER as SUM_TIMER
 from scarcity.federation.sums import SumHost, open_layer2_sum
-from scarcity.federation.validator import Code, Expected, Validator, code_of, expected_in
+from scarcity.federation.validator import Code, Expected, Validator, ValidatorLimits, code_of, expected_in
 
 _PATIENCE = "baskets"
 _ATTEMPTS = 2  # an abort is retried once with the baskets that remain
@@ -109,10 +109,17 @@ class CoordinatorCore:
         settings: the rules of every round.
         terms: what rounds are about; None until the first update fixes it (`open_round` needs it).
         rounds: how many rounds open by themselves, each after the one before; 0: only `open_round` opens one.
+        limits: bounds of what it lets peers send.
     """
 
     def __init__(
-        self, identity: Identity, settings: RoundSettings, *, terms: RoundTerms | None = None, rounds: int = 0
+        self,
+        identity: Identity,
+        settings: RoundSettings,
+        *,
+        terms: RoundTerms | None = None,
+        rounds: int = 0,
+        limits: ValidatorLimits | None = None,
     ) -> None:
         self._identity = identity
         self._settings = settings
@@ -121,7 +128,7 @@ class CoordinatorCore:
         self._round: _Round | None = None
         self._last_round = 0
         self._expected: Expected | None = None
-        self._validator = Validator(identity.member_id, identity.roster)
+        self._validator = Validator(identity.member_id, identity.roster, limits)
         self._roster_packet: Packet | None = None
         self._config_packet: Packet | None = None
         self._model_packet: Packet | None = None
@@ -144,7 +151,7 @@ class CoordinatorCore:
     def fire(self, timer: str, now: float) -> list[Effect]:
         """End a stage of the sum, or stop waiting for baskets."""
         held = self._round
-        if held is None or (timer == SUM_TIMER) != (held.host is not None):
+        if held is None or timer != (_PATIENCE if held.host is None else SUM_TIMER):
             return []
         return self.close_stage(now)
 

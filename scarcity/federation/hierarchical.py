@@ -7,6 +7,7 @@ live in memory, so it is for one process: tests, notebooks, simulations, a first
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -28,10 +29,18 @@ from scarcity.federation.basket import BasketCore, BasketState
 from scarcity.federation.client_agent import ClientCore, FederationClientAgent, Receipt
 from scarcity.federation.coordinator import CoordinatorCore, CoordinatorState
 from scarcity.federation.effects import EntropyLabel, EntropySource, Event, Reject, Waiting
-from scarcity.federation.packets import Model, RoundSettings, Update
-from scarcity.federation.privacy_guard import Layout, PrivacyParams, check_update, default_layout
+from scarcity.federation.packets import Model, RoundSettings, TrustMode, Update
+from scarcity.federation.privacy_guard import (
+    Layout,
+    PrivacyParams,
+    check_update,
+    default_layout,
+    layout_fault,
+    unprotected_layout,
+)
 from scarcity.federation.pump import Pump
 from scarcity.federation.roster import COORDINATOR, Role
+from scarcity.federation.validator import ValidatorLimits
 
 
 def system_entropy(label: EntropyLabel) -> Callable[[int], bytes]:  # noqa: ARG001  the system needs no labels
@@ -131,6 +140,8 @@ class HierarchicalFederation:
             planned_rounds=self.config.planned_rounds,
             entropy=self.config.entropy,
             federation=self.config.federation,
+            # Its clock stands still between two gossip rounds, however many rounds are made in between.
+            limits=ValidatorLimits(packets_per_s=math.inf),
         )
         self._pump = Pump(observe)
         self._domains: dict[str, str] = {}
@@ -210,7 +221,7 @@ class HierarchicalFederation:
         if coordinator is None:
             return None
         self._pump.run()
-        ready = sum(basket.has_quorum for basket in self._baskets.values())
+        ready = sum(basket.is_present or basket.has_quorum for basket in self._baskets.values())
         if coordinator.state is not CoordinatorState.IDLE and ready >= self.config.rounds.min_baskets:
             self._close(coordinator)
         if coordinator.model is None or coordinator.model.round_id <= self._num_returned:
@@ -239,7 +250,9 @@ class HierarchicalFederation:
     def _refuse(self, client_id: str, update: Update) -> None:
         """Refuse what cannot count before a round is opened for it."""
         layout = self._layout or self._layout_for(update)
-        check_update(update, layout)
+        if fault := layout_fault(self.config.rounds, layout):
+            raise ConfigError(fault)
+        check_update(update, self.config.rounds, layout)
         domain, need = self._domains[client_id], self.config.rounds.min_clients
         members = sum(other == domain for other in self._domains.values())
         if members < need:
@@ -257,7 +270,8 @@ class HierarchicalFederation:
         """Return the layout that a first update fixes: its agent's, or that of a plain array."""
         agent = self._agents.get(update.client_id)
         if update.schema_hash and isinstance(agent, FederationClientAgent) and agent.layout is not None:
-            return agent.layout
+            clean = self.config.rounds.mode is TrustMode.NONE
+            return unprotected_layout(agent.layout) if clean else agent.layout
         return default_layout(self.config.rounds, update.vector.size, update.schema_hash)
 
     def _open_round(self, update: Update) -> CoordinatorCore:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import attrs
 import numpy as np
 
-from scarcity.errors import ConfigError, InvalidUpdate, SchemaMismatchError
+from scarcity.errors import ConfigError, InvalidUpdate, PrivacyBudgetExceeded, SchemaMismatchError
 from scarcity.federation.effects import Entry
 from scarcity.federation.packets import (
     FloatArray,
@@ -49,6 +49,7 @@ from scarcity.privacy import (
     noise_share_sigma,
     rounded_gaussian,
 )
+from scarcity.privacy.mechanisms import SIGMA_MAX, SIGMA_MIN
 
 __all__ = [
     "GaussianEvent",
@@ -67,6 +68,8 @@ __all__ = [
 ]
 
 LEDGER = "ledger"
+# Layer 2 sums [weight, vector], and a secure sum takes 10^6 numbers.
+MAX_DIMENSION = 999_999
 # The steps that clip_norm is divided into, per root of the dimension: enough that truncation costs less than a
 # thousandth of the norm.
 _STEPS_PER_ROOT_DIMENSION = 1024
@@ -79,7 +82,7 @@ class Layout:
     Attributes:
         schema_hash: names the schema; empty for plain arrays.
         dimension: d.
-        steps: K, the lattice steps that the bound (of a vector, or of a row) equals; 0 in mode none.
+        steps: K, the lattice steps that the bound (of a vector, or of a row) equals; 0 where there is no lattice.
         sensitivity: L2 sensitivity under ZERO_OUT, in lattice units; 0 in mode none.
         noise_scales: shape (d,), factor on sigma for each coordinate; 0 marks a public count, which gets no noise.
     """
@@ -107,6 +110,12 @@ def clean_layout(dimension: int, schema_hash: bytes = b"") -> Layout:
     return Layout(schema_hash, dimension, 0, 0.0, np.zeros(dimension))
 
 
+def unprotected_layout(layout: Layout) -> Layout:
+    """Return a layout as mode none has it: no noise. Sums of lattice rows stay integers, in lattice units."""
+    steps = 0 if layout.noise_scales.all() else layout.steps
+    return Layout(layout.schema_hash, layout.dimension, steps, 0.0, np.zeros(layout.dimension))
+
+
 def default_layout(settings: RoundSettings, dimension: int, schema_hash: bytes = b"") -> Layout:
     """Return the layout of an array of which nothing but its size is known.
 
@@ -121,6 +130,47 @@ def default_layout(settings: RoundSettings, dimension: int, schema_hash: bytes =
             "whose engine has a schema with public scales; a plain array has unit client"
         )
     return array_layout(dimension, schema_hash)
+
+
+def layout_fault(settings: RoundSettings, layout: Layout) -> str:
+    """Say why vectors of a layout cannot be protected under these settings, empty if they can.
+
+    Unit client protects one vector that is clipped and noised as a whole: public counts in it would leave in clear,
+    scaled by a norm that is not public. Unit record needs to know what one record can change.
+    """
+    if not 1 <= layout.dimension <= MAX_DIMENSION:
+        return f"a vector must have 1 to {MAX_DIMENSION} numbers, not {layout.dimension}"
+    if settings.mode is TrustMode.NONE:
+        return ""
+    if settings.unit is Unit.RECORD:
+        bad = bool(layout.noise_scales.all())
+        return "unit record needs vectors of the record form: an engine whose schema has public scales" if bad else ""
+    if not (layout.noise_scales == 1.0).all() or layout.sensitivity != layout.steps:
+        return "unit client needs vectors without public counts: an agent of form 'mean', or unit record for this one"
+    return ""
+
+
+def noise_fault(settings: RoundSettings, noise: NoiseTerms) -> str:
+    """Say why noise cannot be drawn under these terms, empty if it can."""
+    if settings.mode is TrustMode.NONE:
+        return ""
+    least, most = noise.sigma * noise.least_scale, noise.sigma
+    sound = noise.steps >= 1 and 0 < noise.sensitivity < np.inf and 0 < noise.least_scale <= 1
+    if sound and least >= SIGMA_MIN and most <= SIGMA_MAX:
+        return ""
+    return f"noise must lie in [{SIGMA_MIN:g}, 2^36] lattice steps and its terms be positive, got {noise}"
+
+
+def require_budget(ledger: PrivacyFilter, noise: NoiseTerms, rows: tuple[int, int] | None) -> None:
+    """Refuse what the ledger cannot pay, and charge nothing.
+
+    Raises:
+        PrivacyBudgetExceeded: one more contribution under these terms does not fit.
+    """
+    event = event_of(noise)
+    if ledger.max_releases(event, rows) < 1:
+        asked = f"sigma={event.sigma!r}, sensitivity={event.sensitivity!r}, rows={rows}"
+        raise PrivacyBudgetExceeded(asked, str(ledger.remaining(rows)), ledger.ledger_id)
 
 
 def relation_of(settings: RoundSettings) -> NeighboringRelation:
@@ -148,7 +198,7 @@ def noise_terms(settings: RoundSettings, layout: Layout, budget: PrivacyParams, 
     each record is in one release only, whatever the number of rounds.
     """
     if settings.mode is TrustMode.NONE:
-        return NoiseTerms()
+        return NoiseTerms(steps=layout.steps)
     releases = planned_rounds if settings.unit is Unit.CLIENT else 1
     factor = 2.0 if relation_of(settings) is NeighboringRelation.REPLACE_ONE else 1.0
     sigma = calibrate_gaussian(ledger_budget(budget), releases, factor * layout.sensitivity)
@@ -219,11 +269,12 @@ def unprotected(update: Update, layout: Layout) -> Unprotected:
     return Unprotected(layout.schema_hash, np.asarray(update.vector, dtype=np.float64), update.weight)
 
 
-def check_update(update: Update, layout: Layout) -> None:
-    """Refuse an update that was made for another schema or dimension.
+def check_update(update: Update, settings: RoundSettings, layout: Layout) -> None:
+    """Refuse an update that could not be released, before anything is charged for it.
 
     Raises:
-        SchemaMismatchError: the round was opened for another one.
+        SchemaMismatchError: the round was opened for another schema or dimension.
+        InvalidUpdate: a weight, dtype or value that the round does not let a contribution have.
     """
     if update.vector.size != layout.dimension or update.schema_hash != layout.schema_hash:
         raise SchemaMismatchError(
@@ -231,6 +282,11 @@ def check_update(update: Update, layout: Layout) -> None:
             f"{update.schema_hash.hex()[:12] or '(none)'}; the round has {layout.dimension} under "
             f"{layout.schema_hash.hex()[:12] or '(none)'}"
         )
+
+    if settings.mode is not TrustMode.NONE:
+        _lattice(update, settings, layout)
+    elif update.weight > settings.max_rows:
+        raise InvalidUpdate(f"update of {update.client_id}: weight {update.weight}, max_rows is {settings.max_rows}")
 
 
 def _lattice(update: Update, settings: RoundSettings, layout: Layout) -> IntArray:
@@ -240,6 +296,12 @@ def _lattice(update: Update, settings: RoundSettings, layout: Layout) -> IntArra
         return clip_to_lattice(np.asarray(update.vector, dtype=np.float64), settings.clip_norm, layout.steps)
     if update.vector.dtype != np.int64:
         raise InvalidUpdate(f"update of {update.client_id}: unit record sends int64 sums, got {update.vector.dtype}")
+    if update.weight > settings.max_rows:
+        raise InvalidUpdate(f"update of {update.client_id}: weight {update.weight}, max_rows is {settings.max_rows}")
+    # A product of two coordinates of a row is at most K^2: what is larger is no sum over that many rows.
+    bound = update.weight * layout.steps**2
+    if int(update.vector.max()) > bound or int(update.vector.min()) < -bound:
+        raise InvalidUpdate(f"update of {update.client_id}: a value is beyond weight * K^2 = {bound}")
     return update.vector.astype(np.int64)
 
 
