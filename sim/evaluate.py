@@ -25,10 +25,19 @@ def model_moments(schema: Schema, form: Form, models: Sequence[Model]) -> Moment
     return Moments.sum(parts) if parts else None
 
 
-def aggregate_moments(schema: Schema, form: Form, aggregates: Sequence[Aggregate]) -> Moments | None:
-    """Return the moments of a basket's aggregates together; None without one."""
+def aggregate_moments(schema: Schema, form: Form, aggregates: Sequence[Aggregate], unit: float) -> Moments | None:
+    """Return the moments of a basket's aggregates together; None without one.
+
+    Args:
+        schema: the swarm's.
+        form: layout of the vectors.
+        aggregates: one a round.
+        unit: what one unit of theirs is in the units of clients' vectors.
+    """
     parts = [
-        _moments(schema, form, np.asarray(a.total, dtype=np.float64), a.weight, a.count, a.noise_variance**0.5)
+        _moments(
+            schema, form, np.asarray(a.total, dtype=np.float64) * unit, a.weight, a.count, a.noise_variance**0.5 * unit
+        )
         for a in aggregates
     ]
     return Moments.sum(parts) if parts else None

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import attrs
 
-from scarcity.engine.vector import Form
+from scarcity.engine.vector import Form, vector_dimension
 from scarcity.federation.effects import (
     BasketAbsent,
     BasketClosed,
@@ -25,6 +25,7 @@ from scarcity.federation.effects import (
     Waiting,
 )
 from scarcity.federation.packets import Aggregate, Model, RoundSettings
+from scarcity.federation.privacy_guard import array_layout
 from sim.attacks import Attack
 from sim.chance import Chance
 from sim.sources import Source
@@ -67,6 +68,16 @@ class SwarmPlan:
     chance: Chance
     entropy: EntropySource | None
     backend: Backend
+
+    @property
+    def aggregate_unit(self) -> float:
+        """What one unit of a basket's aggregate is in the units of clients' vectors.
+
+        Vectors of unit client travel in steps of a lattice that divides clip_norm; all others as they are.
+        """
+        if self.form != "mean":
+            return 1.0
+        return self.settings.clip_norm / array_layout(vector_dimension(self.source.schema, self.form)).steps
 
 
 @attrs.frozen

@@ -53,6 +53,7 @@ class Privacy:
         unit: whose presence is hidden.
         epsilon: budget of each ledger; 0 in mode none.
         delta: budget of each ledger; 0 in mode none.
+        max_colluders: members of a basket whose help to others the promise survives (mode distributed).
         spent: charges, one a client and layer.
         reproducible: the noise follows from the seed and protects nobody.
     """
@@ -61,6 +62,7 @@ class Privacy:
     unit: str
     epsilon: float
     delta: float
+    max_colluders: int = 0
     spent: tuple[Spent, ...] = ()
     reproducible: bool = False
 
@@ -124,7 +126,8 @@ def to_json(result: SwarmResult) -> str:
     A relation is {kind, sources, targets, lag, effect, se, p}. `prediction` is {median: {predictor: skill}, variables:
     {variable: {predictor: skill}}, baskets: {domain: {predictor: skill}}} with the predictors global, basket (a party's
     own basket), alone, pooled, and persistence, which is 0 by definition. `privacy` is {mode, unit, epsilon, delta,
-    reproducible, layers: {layer: {clients, epsilon}}}. `dropped` and `refused` are lists of {who, reason}.
+    max_colluders, reproducible, layers: {layer: {clients, epsilon}}}. `dropped` and `refused` are lists of {who,
+    reason}.
     """
     values: dict[str, Any] = {name: getattr(result, name) for name in JSON_KEYS}
     values["relations"] = _plain(result.relations)
@@ -138,9 +141,9 @@ def to_json(result: SwarmResult) -> str:
         },
         "baskets": {name: _medians(skill) for name, skill in result.basket_prediction.items()},
     }
-    values["privacy"] = attrs.asdict(
-        result.privacy, filter=lambda field, _: field.name in ("mode", "unit", "epsilon", "delta", "reproducible")
-    ) | {"layers": {name: {"clients": n, "epsilon": e} for name, (n, e) in result.privacy.layers.items()}}
+    values["privacy"] = attrs.asdict(result.privacy, filter=lambda field, _: field.name != "spent") | {
+        "layers": {name: {"clients": n, "epsilon": e} for name, (n, e) in result.privacy.layers.items()}
+    }
     values["dropped"] = [attrs.asdict(reason) for reason in result.dropped]
     values["refused"] = [attrs.asdict(reason) for reason in result.refused]
     return json.dumps(values, indent=1, allow_nan=False)
@@ -290,6 +293,9 @@ def _print_privacy(console: Console, result: SwarmResult) -> None:
         f"mode {privacy.mode}, unit {privacy.unit}, budget of each client: "
         f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g}"
     )
+    if privacy.mode == "distributed":
+        members = "member" if privacy.max_colluders == 1 else "members"
+        console.print(f"it holds while at most {privacy.max_colluders} {members} of a basket tell others their noise")
     for layer, (clients, epsilon) in privacy.layers.items():
         console.print(f"{layer}: {clients} clients charged, epsilon {epsilon:.3f} at most")
     if not privacy.spent:
@@ -307,5 +313,6 @@ def _print_reasons(console: Console, title: str, reasons: Sequence[Reason]) -> N
     for reason in reasons:
         by_reason.setdefault(reason.reason, []).append(reason.who)
     for why, names in by_reason.items():
-        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-        console.print(f"{why}: {', '.join(names[:_MAX_NAMES])}{more}")
+        known = [name for name in names if name]  # of a sum that failed, nobody may be to blame
+        more = f" and {len(known) - _MAX_NAMES} more" if len(known) > _MAX_NAMES else ""
+        console.print(f"{why}: {', '.join(known[:_MAX_NAMES])}{more}" if known else why)

@@ -20,7 +20,7 @@ from scarcity.engine import Relation, VarFit, relations_of
 from scarcity.engine.vector import Form
 from scarcity.errors import ConfigError
 from scarcity.federation.aggregator import RULES
-from scarcity.federation.packets import RoundSettings, TrustMode, Unit
+from scarcity.federation.assembly import round_settings
 from sim.attacks import attack_named
 from sim.chance import Chance, reproducible_entropy
 from sim.evaluate import LocalFits, aggregate_moments, fit_or_none, local_fits, model_moments, skills
@@ -193,17 +193,20 @@ def plan_swarm(config: SwarmConfig, source: Source, seed: int) -> SwarmPlan:
     stage_s = _STAGE_WITH_DROPS_S if config.drop else _STAGE_S
     # Every diagonal entry of a client's mean Gram is about one in units of the public scales.
     size = 1 + source.schema.num_variables * (source.schema.lags + 1)
-    settings = RoundSettings(
-        mode=TrustMode(config.privacy),
-        unit=Unit(config.unit),
-        rule=config.rule,
-        byzantine_share=0.0 if config.rule == "average" else 0.2,
-        quorum=config.quorum,
-        clip_norm=math.sqrt(size) if config.form == "mean" else 1.0,
-        ready_s=stage_s,
-        close_s=stage_s,
-        deadline_s=2 * stage_s,
-        stage_s=stage_s,
+    settings = round_settings(
+        {
+            "mode": config.privacy,
+            "unit": config.unit,
+            "rule": config.rule,
+            "byzantine_share": 0.0 if config.rule == "average" else 0.2,
+            "quorum": config.quorum,
+            "max_colluders": _colluders(source) if config.privacy == "distributed" else 0,
+            "clip_norm": math.sqrt(size) if config.form == "mean" else 1.0,
+            "ready_s": stage_s,
+            "close_s": stage_s,
+            "deadline_s": 2 * stage_s,
+            "stage_s": stage_s,
+        }
     )
     return SwarmPlan(
         source=source,
@@ -220,6 +223,12 @@ def plan_swarm(config: SwarmConfig, source: Source, seed: int) -> SwarmPlan:
         entropy=None if config.seed is None else reproducible_entropy(config.seed),
         backend=cast("Backend", config.backend),
     )
+
+
+def _colluders(source: Source) -> int:
+    """Return how many members of a basket may tell it their noise: one, where every basket has the four it takes."""
+    sizes = [sum(party.domain == domain for party in source.parties) for domain in source.domains]
+    return 1 if min(sizes) >= 4 else 0
 
 
 def _liars(source: Source, share: float, chance: Chance) -> tuple[str, ...]:
@@ -280,7 +289,7 @@ def _evaluate(config: SwarmConfig, plan: SwarmPlan, outcome: Outcome, seconds: f
     local = local_fits(source)
     fit = fit_or_none(model_moments(source.schema, form, outcome.models))
     baskets = {
-        domain: fit_or_none(aggregate_moments(source.schema, form, aggregates))
+        domain: fit_or_none(aggregate_moments(source.schema, form, aggregates, plan.aggregate_unit))
         for domain, aggregates in outcome.basket_aggregates.items()
     }
     predictors = _predictors(fit, baskets, local)
@@ -306,6 +315,7 @@ def _evaluate(config: SwarmConfig, plan: SwarmPlan, outcome: Outcome, seconds: f
             unit=config.unit,
             epsilon=config.epsilon if protected else 0.0,
             delta=config.delta if protected else 0.0,
+            max_colluders=plan.settings.max_colluders,
             spent=outcome.spent,
             reproducible=protected and plan.entropy is not None,
         ),

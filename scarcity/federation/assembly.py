@@ -136,7 +136,7 @@ class Assembly:
         planned_rounds: rounds that the budget has to last for (unit client).
         entropy: source of keys, noise and schedules.
         federation: the federation's id.
-        limits: bounds of what cores let their peers send; a logical clock that stands still needs another refill.
+        packets_per_s: what a member takes from each peer; infinity under a logical clock, which stands still.
     """
 
     settings: RoundSettings
@@ -144,7 +144,12 @@ class Assembly:
     planned_rounds: int
     entropy: EntropySource
     federation: str
-    limits: ValidatorLimits | None = None
+    packets_per_s: float = ValidatorLimits().packets_per_s
+
+    @property
+    def limits(self) -> ValidatorLimits:
+        """The bounds of each member's validator."""
+        return ValidatorLimits(max_staleness=self.settings.max_staleness, packets_per_s=self.packets_per_s)
 
     def key_of(self, member_id: str) -> SigningKey:
         """Return a member's identity key, from the entropy source."""
@@ -186,8 +191,8 @@ class Assembly:
             entropy=self.entropy,
             operator_key=operator_key,
             learner=learner,
-            marks=marks_of(left.get(MARK, ())),
             limits=self.limits,
+            marks=marks_of(left.get(MARK, ())),
         )
 
     def basket(self, identity: Identity, operator_key: bytes) -> BasketCore:

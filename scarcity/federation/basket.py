@@ -97,7 +97,15 @@ from scarcity.federation.sums import (
     open_basket_sum,
 )
 from scarcity.federation.trust_scorer import TrustScorer
-from scarcity.federation.validator import Code, Expected, Validator, ValidatorLimits, code_of, expected_in
+from scarcity.federation.validator import (
+    Code,
+    Equivocation,
+    Expected,
+    Validator,
+    ValidatorLimits,
+    code_of,
+    expected_in,
+)
 
 _CLOSE, _PULL = "close", "gossip.pull"
 
@@ -139,8 +147,8 @@ class BasketCore:
         settings: the rules it accepts.
         entropy: source of the secure sum's secrets and of peers.
         operator_key: public key that signs rosters.
+        limits: bounds of what it takes from each peer.
         marks: high-water marks of Layer 2's sums, replayed from the journal.
-        limits: bounds of what it lets peers send.
 
     Attributes:
         trust: the members' reputation; it changes no weight yet.
@@ -153,8 +161,8 @@ class BasketCore:
         *,
         entropy: EntropySource,
         operator_key: bytes,
-        marks: Iterable[SumMark] = (),
         limits: ValidatorLimits | None = None,
+        marks: Iterable[SumMark] = (),
     ) -> None:
         self._identity = identity
         self._settings = settings
@@ -294,7 +302,9 @@ class BasketCore:
     # Collecting.
 
     def _on_contribution(self, packet: Packet, sender: str, now: float) -> list[Effect]:
-        return [*self._keep(packet), Send(sender, self._ack(packet)), *self._evaluate(now)]
+        kept = self._keep(packet)
+        self._gossip.offer(packet)  # the basket is a peer too: who pulls from it gets what it was sent directly
+        return [*kept, Send(sender, self._ack(packet)), *self._evaluate(now)]
 
     def _keep(self, packet: Packet) -> list[Effect]:
         """Make a contribution durable and buffer it; it counts in the open round or, late, in the next one."""
@@ -314,19 +324,18 @@ class BasketCore:
             return [Send(sender, self._ack(packet))]
         if code is Code.DUPLICATE:
             return []
-        if code is Code.EQUIVOCATION:
-            return [*self._bar(packet), refusal]
+        if isinstance(packet.body, CONTRIBUTIONS) and code is Code.EQUIVOCATION:
+            proofs = (proof for proof in self._validator.proofs.values() if proof.author == packet.header.sender)
+            return [*(effect for proof in proofs for effect in self._convict(proof)), refusal]
         return [refusal]
 
-    def _bar(self, packet: Packet) -> list[Effect]:
-        """Keep the second of two things that a member signed for one round; of two contributions neither counts."""
-        head = packet.header
-        if isinstance(packet.body, CONTRIBUTIONS):
-            self._buffer.remove(head.sender, head.round_id)
-            for found in (*self._validator.proofs.values(), *self._gossip.exchange.proofs.values()):
-                if found.author in self._identity.roster:
-                    self.trust.convict(found, self._identity.roster.keys[found.author])
-        return [Persist(Entry("equivocation", f"{head.round_id}/{head.sender}", encode_packet(packet)))]
+    def _convict(self, proof: Equivocation) -> list[Effect]:
+        """Take both contributions of an equivocating member out, and keep both as proof."""
+        head = proof.first.header
+        self._buffer.remove(head.sender, head.round_id)
+        self.trust.convict(proof, self._identity.roster.keys[proof.author])
+        key = f"{head.round_id}/{head.sender}"
+        return [Persist(Entry("equivocation", key, encode_packet(said))) for said in (proof.first, proof.second)]
 
     def _on_ready(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         held = self._round
@@ -538,6 +547,8 @@ class BasketCore:
     def _on_push(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         received = self._gossip.receive_push(cast("GossipPush", packet.body), sender)
         effects: list[Effect] = list(received.rejects)
+        for proof in received.proofs:
+            effects += self._convict(proof)
         for item in received.new:
             author = item.header.sender
             if isinstance(item.body, Model):
@@ -546,8 +557,6 @@ class BasketCore:
                 effects += self._again(item, author, refusal)
             else:
                 effects += [*self._keep(item), Send(author, self._ack(item))]
-        for proof in received.proofs:
-            effects += self._bar(proof.second)
         return [*effects, *self._evaluate(now)]
 
     def _on_pull(self, packet: Packet, sender: str, _now: float) -> list[Effect]:

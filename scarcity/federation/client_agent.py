@@ -135,7 +135,7 @@ class Learner(Protocol):
         """Return the update for a round that opens, None when there is nothing new."""
 
     def accepted(self, update: Update) -> None:
-        """Learn that the update was reserved: its rows are spent."""
+        """Learn that the update is released: its rows are spent."""
 
     def receive_model(self, model: Model) -> None:
         """Take a verified model."""
@@ -185,8 +185,8 @@ class ClientCore:
         entropy: source of noise and of the secure sum's secrets.
         operator_key: public key that signs rosters.
         learner: gives updates and takes models; None when updates come by `submit` only.
+        limits: bounds of what it takes from each peer.
         marks: high-water marks of secure sums, replayed from the journal.
-        limits: bounds of what it lets peers send.
 
     Raises:
         ConfigError: no ledger in a mode that charges, or one in mode none.
@@ -201,8 +201,8 @@ class ClientCore:
         entropy: EntropySource,
         operator_key: bytes,
         learner: Learner | None = None,
-        marks: Iterable[SumMark] = (),
         limits: ValidatorLimits | None = None,
+        marks: Iterable[SumMark] = (),
     ) -> None:
         if (ledger is None) is not (settings.mode is TrustMode.NONE):
             raise ConfigError(f"mode {settings.mode.value} and ledger {ledger!r}: mode none alone has no ledger")
@@ -425,8 +425,6 @@ class ClientCore:
             )
             effects.append(Persist(ledger_entry(record)))
         held.update = update
-        if self._learner is not None:
-            self._learner.accepted(update)
         if policy is not None:
             held.state = ClientState.READY
             self._sum.pin(basket_scope(self._domain), policy)
@@ -443,10 +441,16 @@ class ClientCore:
             body = release(update, self._settings, layout, held.reservation, self._noise_source(held.round_id))
         held.sent = self._say(body, held.round_id)
         held.state = ClientState.CONTRIBUTED
+        self._spend(update)
         self._gossip.offer(held.sent)
         kept = Persist(Entry("contribution", str(held.round_id), encode_packet(held.sent)))
         made = Emit(ContributionMade(self.client_id, held.round_id, kind_of(body)))
         return [kept, Send(self._basket, held.sent), *self._commit(held), made]
+
+    def _spend(self, update: Update) -> None:
+        """Tell the learner that its rows are released: not before, for a round may end before noise was drawn."""
+        if self._learner is not None:
+            self._learner.accepted(update)
 
     def _noise_source(self, round_id: int) -> Callable[[int], bytes]:
         scope, epoch = basket_scope(self._domain), self._identity.roster.epoch
@@ -498,6 +502,7 @@ class ClientCore:
         except LocalError as error:
             return [*self._leave_round(), Reject(self._basket, str(error))]
         held.state = ClientState.SUMMING
+        self._spend(held.update)
         made = Emit(ContributionMade(self.client_id, held.round_id, "masked"))
         return [*self._commit(held), *provided, made]
 
@@ -637,7 +642,7 @@ class FederationClientAgent:
             return None
 
     def accepted(self, update: Update) -> None:
-        """Learn that an update was reserved: its rows are never offered again."""
+        """Learn that an update is released: its rows are never offered again."""
         if self._offered is not None and update == self._offered[0]:
             self.engine.mark_released(self._offered[1])
             self._offered = None

@@ -109,7 +109,7 @@ class CoordinatorCore:
         settings: the rules of every round.
         terms: what rounds are about; None until the first update fixes it (`open_round` needs it).
         rounds: how many rounds open by themselves, each after the one before; 0: only `open_round` opens one.
-        limits: bounds of what it lets peers send.
+        limits: bounds of what it takes from each peer.
     """
 
     def __init__(

@@ -40,7 +40,6 @@ from scarcity.federation.privacy_guard import (
 )
 from scarcity.federation.pump import Pump
 from scarcity.federation.roster import COORDINATOR, Role
-from scarcity.federation.validator import ValidatorLimits
 
 
 def system_entropy(label: EntropyLabel) -> Callable[[int], bytes]:  # noqa: ARG001  the system needs no labels
@@ -125,6 +124,7 @@ class HierarchicalFederation:
     Args:
         config: settings; the defaults are those of `HierarchicalFederationConfig()`.
         observe: called with (member id, event or refusal) as they happen.
+        wire: encode and decode every packet on its way, as between machines; the models are the same.
     """
 
     def __init__(
@@ -132,6 +132,7 @@ class HierarchicalFederation:
         config: HierarchicalFederationConfig | None = None,
         *,
         observe: Callable[[str, Event | Reject], None] | None = None,
+        wire: bool = False,
     ) -> None:
         self.config = config or HierarchicalFederationConfig()
         self._assembly = Assembly(
@@ -140,10 +141,9 @@ class HierarchicalFederation:
             planned_rounds=self.config.planned_rounds,
             entropy=self.config.entropy,
             federation=self.config.federation,
-            # Its clock stands still between two gossip rounds, however many rounds are made in between.
-            limits=ValidatorLimits(packets_per_s=math.inf),
+            packets_per_s=math.inf,
         )
-        self._pump = Pump(observe)
+        self._pump = Pump(observe, wire=wire)
         self._domains: dict[str, str] = {}
         self._agents: dict[str, ModelReceiver] = {}
         self._seats: Seats | None = None

@@ -439,7 +439,7 @@ class Validator:
             return (Code.DUPLICATE, f"{place[1]} of {place[0]} in round {place[3]}")
         if said is None and (fault := check_body(packet.body, expected)):
             return fault
-        if not signature_holds(packet, self._roster.keys[place[0]]):
+        if not signature_holds(packet, self._roster.keys[place[0]], digest=digest):
             return (Code.SIGNATURE, f"{place[1]} does not carry the signature of {place[0]}")
         if said is not None:
             self._prove(place, Equivocation(said[1], packet))

@@ -3,7 +3,9 @@
 Everything runs in one process and one thread, every message through its canonical bytes. A client's time is the mean
 over the survivors, of the second round of an epoch (`client_first_round_ms` has the channel keys of the epoch in it).
 The bare figures time the primitives alone, in the same run: the mask generator with its additions, X25519, boxes,
-signatures and the share product. `OMP_NUM_THREADS=1 python scripts/bench/secure_aggregation.py [--n 100] [--d 100000]`.
+signatures, the hash of the masked vector that they cover, and the share product.
+
+    OMP_NUM_THREADS=1 python scripts/bench/secure_aggregation.py [--n 100] [--d 100000]
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from scarcity.federation.secure_aggregation import (
     threshold_for,
 )
 from scarcity.federation.secure_aggregation.channel import seal, unseal
-from scarcity.federation.secure_aggregation.masks import add_mask
+from scarcity.federation.secure_aggregation.masks import add_mask, derive
 from scarcity.federation.secure_aggregation.messages import Masked
 from scarcity.federation.secure_aggregation.shamir import deal
 
@@ -144,10 +146,12 @@ def bare(n: int, d: int, gone: int) -> tuple[float, float]:
     boxes = cost(lambda: unseal(secret, seal(secret, bytes(68), bytes(160)), bytes(160)), 200)
     sign = cost(lambda: key.sign(box), 200)
     verify = cost(lambda: key.verify_key.verify(key.sign(box)), 200) - sign
+    hashed = cost(lambda: derive(total.data, person=b"bench"), 20)
     points, t = tuple(range(1, n + 1)), threshold_for(n)
     dealt = cost(lambda: deal([secret, secret], points, t, os.urandom), 20)
-    client = n * mask + (n - 1) * (exchange + boxes) + dealt + 2 * sign + verify
-    return client, (n - gone) * mask + gone * (n - gone) * (mask + exchange) + 2 * n * verify
+    client = n * mask + (n - 1) * (exchange + boxes) + dealt + hashed + 2 * sign + verify
+    server = (n - gone) * (mask + hashed) + gone * (n - gone) * (mask + exchange) + 2 * n * verify
+    return client, server
 
 
 def main() -> None:

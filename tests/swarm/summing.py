@@ -42,12 +42,12 @@ def summing(*, noise_std: float = 0.0, before_model: Callable[[], None] = lambda
                 scales = noise_std * record_layout(plan.source.schema).noise_scales
                 total = total + np.round(scales * rng.standard_normal(len(total))).astype(np.int64)
             weight = sum(u.weight for u in updates)
-            aggregate = Aggregate(total, weight, len(updates), "average", noise_std**2)
+            aggregate = Aggregate(total / plan.aggregate_unit, weight, len(updates), "average", noise_std**2)
             tell(BasketClosed(f"basket/{domain}", 1, aggregate, tuple(u.client_id for u in updates), ()))
             totals.append(aggregate)
         before_model()
         weight = sum(a.weight for a in totals)
-        vector = np.sum([a.total for a in totals], axis=0) / weight
+        vector = np.sum([a.total for a in totals], axis=0) * plan.aggregate_unit / weight
         std = noise_std * len(totals) ** 0.5
         model = Model(1, b"", vector, weight, sum(a.count for a in totals), std, b"")
         tell(ModelMade(model, tuple(f"basket/{d}" for d in plan.source.domains)))

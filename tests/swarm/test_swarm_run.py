@@ -104,6 +104,7 @@ def test_json_has_exactly_the_agreed_keys() -> None:
         "unit": "record",
         "epsilon": 0.0,
         "delta": 0.0,
+        "max_colluders": 0,
         "reproducible": False,
         "layers": {},
     }

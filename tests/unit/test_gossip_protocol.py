@@ -194,10 +194,11 @@ def test_members_that_left_take_their_items_along() -> None:
     assert [packet.header.sender for packet in node.local_view(1)] == ["c"]
     assert all("b" not in {peer for peer, _ in node.pull()} for _ in range(5))
     assert code_of(node.receive_push(push_of(release("b")), "b").rejects[0]) is Code.NOT_ALLOWED
-    # A peer of the new epoch would refuse the items of the old one.
+    # A peer of the new epoch would refuse the contributions of the old one, and may need its Model.
     node.adopt(Roster("fed", 2, members))
-    assert node.local_view(1) == ()
-    assert node.push() == []
+    assert node.exchange.packets() == (model(),)
+    assert node.push()[0][1] == push_of(model())
+    assert gossip("c").receive_push(push_of(model()), "a").new == (model(),)
 
 
 def test_every_bound_holds_and_is_counted() -> None:

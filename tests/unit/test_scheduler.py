@@ -65,6 +65,12 @@ def test_without_quorum_the_basket_waits_to_the_deadline_and_is_then_absent() ->
     assert decide(TIMED, 6, 30.0)[0] is ABSENT
 
 
+def test_a_deadline_before_close_s_closes_what_has_its_quorum() -> None:
+    hasty = RoundScheduler(RoundSettings(quorum=0.7, close_s=50.0, deadline_s=30.0))
+    assert decide(hasty, 7, 29.0) == (WAIT, 130.0)
+    assert decide(hasty, 7, 30.0)[0] is CLOSE
+
+
 def test_infinite_durations_wait_for_ever_unless_forced() -> None:
     assert decide(UNTIMED, 7, 1e12) == (WAIT, math.inf)
     assert decide(UNTIMED, 0, 1e12) == (WAIT, math.inf)

@@ -388,3 +388,28 @@ def test_the_runner_refuses_unknown_stages_ids_and_no_input() -> None:
         run_secure_aggregation({"a": [0.0]}, config, drop={"masked": ["b"]}, entropy=os.urandom)
     with pytest.raises(InsufficientInputs):
         run_secure_aggregation({}, config, entropy=os.urandom)
+
+
+@pytest.mark.parametrize("end", ["revealed", "another config", "a new epoch", "a bad message"])
+def test_however_a_sum_ends_its_secrets_are_overwritten(end: str) -> None:
+    world = World(4)
+    clients = world.clients()
+    log = play(world.coordinator(), clients, world.inputs(), stop=CoordinatorState.REVEAL)
+    client, session = clients["c00"], clients["c00"]._session
+    assert session is not None
+    shares = session._peer_shares
+    assert shares is not None
+    assert shares.any()
+    macs = log.got(Macs, "c00")
+    if end == "revealed":
+        (reveal,) = messages_of(client.receive(macs))
+        assert reveal.slots.any()
+    elif end == "another config":
+        client.begin(signed(world.config(round_id=2)))
+    elif end == "a new epoch":
+        client.enter_epoch(world.roster, hash_of("roster"), 2)
+    else:
+        client.receive(attrs.evolve(macs, macs=macs.macs ^ 1))
+    assert not shares.any()
+    assert session._mask_secret.value == session._self_seed.value == bytes(32)
+    assert not any(session._own_share.value)

@@ -58,6 +58,17 @@ def test_an_on_off_attacker_scores_below_an_honest_member() -> None:
     assert scorer.score("on-off") < 0.75 * scorer.score("honest")
 
 
+def test_a_fault_is_remembered_longer_than_good_behaviour() -> None:
+    def after_a_fault_and_thirty_rounds(bad_memory: float) -> float:
+        scorer = TrustScorer(["a"], TrustConfig(bad_memory=bad_memory))
+        scorer.refused(reject("a", Code.NORM, "x"))
+        for _ in range(30):
+            scorer.contributed("a")
+        return scorer.score("a")
+
+    assert after_a_fault_and_thirty_rounds(0.99) < after_a_fault_and_thirty_rounds(0.95) - 0.02
+
+
 def test_silence_changes_nothing() -> None:
     scorer = TrustScorer(["a", "silent"])
     for _ in range(5):

@@ -212,6 +212,12 @@ def test_another_body_with_a_valid_signature_is_an_equivocation_and_both_are_kep
     assert not proof.holds(ROSTER.keys["h2"])
 
 
+def test_a_second_body_out_of_bounds_is_an_equivocation_too() -> None:
+    validator = basket()
+    assert verdict(validator, packet_from("h1", RELEASE)) is None
+    assert verdict(validator, packet_from("h1", attrs.evolve(RELEASE, weight=9))) is Code.EQUIVOCATION
+
+
 def test_a_forged_second_body_proves_nothing_against_its_alleged_author() -> None:
     validator = Validator("h1", ROSTER)
     assert verdict(validator, packet_from(COORDINATOR, MODEL, "h1"), COORDINATOR) is None

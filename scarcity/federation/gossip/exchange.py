@@ -224,10 +224,14 @@ class Exchange:
         return tuple(p for p in held if p.header.round_id == round_id and isinstance(p.body, CONTRIBUTIONS))
 
     def retain(self, origins: Iterable[str], epoch: int) -> None:
-        """Drop items and proofs of origins that left, and items of other epochs, which no peer takes any more."""
+        """Drop items and proofs of origins that left, and contributions of other epochs, which no peer takes any more.
+
+        The newest Model outlives its epoch: the next round starts from it.
+        """
         kept = set(origins)
         for key, item in list(self._items.items()):
-            if key[1] not in kept or item.packet.header.epoch != epoch:
+            outlived = item.packet.header.epoch != epoch and isinstance(item.packet.body, CONTRIBUTIONS)
+            if key[1] not in kept or outlived:
                 self.discard(key)
         self.proofs = {key: proof for key, proof in self.proofs.items() if key[1] in kept}
 

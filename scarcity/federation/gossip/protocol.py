@@ -159,7 +159,7 @@ class GossipProtocol:
         self.adopt(roster)
 
     def adopt(self, roster: Roster) -> None:
-        """Follow a roster; items of members that left and of other epochs are dropped."""
+        """Follow a roster; items of members that left and contributions of other epochs are dropped."""
         clients = {member.id for member in roster.clients_of(self._domain_id)}
         basket = basket_id(self._domain_id)
         self._roster = roster
@@ -167,7 +167,12 @@ class GossipProtocol:
         self._sampler.update(self._members)
         self.exchange.retain(self._members | {COORDINATOR}, roster.epoch)
         self._fresh = {key: item for key, item in self._fresh.items() if self.exchange.item(key) is item}
-        self._hot = {place: hot for place, hot in self._hot.items() if hot.item.packet.header.epoch == roster.epoch}
+        # Peers take no contribution of another epoch, not even as half of a proof.
+        self._hot = {
+            place: hot
+            for place, hot in self._hot.items()
+            if hot.item.packet.header.epoch == roster.epoch or isinstance(hot.item.packet.body, Model)
+        }
         self._rebuild_view()
         self._verdicts.clear()
 
