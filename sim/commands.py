@@ -197,7 +197,7 @@ def _event_line(event: Event, counts: dict[int, int]) -> str:
             return f"round {event.round_id}: {event.client_id} declined: {event.reason}"
         case BasketClosed():
             missing = f", {len(event.missing)} missing" if event.missing else ""
-            return f"round {event.round_id}: {event.basket_id} has {event.aggregate.count} contributions{missing}"
+            return f"round {event.round_id}: {event.basket_id} has {len(event.members)} contributions{missing}"
         case BasketAbsent():
             return f"round {event.round_id}: {event.basket_id} absent ({event.have} of {event.need}): {event.reason}"
         case ModelMade():

@@ -141,7 +141,7 @@ class _Run:
             elif member.role is Role.BASKET:
                 self._cores[member.id] = assembly.basket(identity, operator)
         self._cores[COORDINATOR] = assembly.coordinator(
-            seats.identity(COORDINATOR), terms=assembly.terms(layout), rounds=plan.rounds
+            seats.identity(COORDINATOR), terms=assembly.terms(layout, seats.roster), rounds=plan.rounds
         )
 
     def _feeder(self, party: Party) -> RowFeeder:

@@ -208,6 +208,7 @@ def plan_swarm(config: SwarmConfig, source: Source, seed: int) -> SwarmPlan:
             "stage_s": stage_s,
         }
     )
+    _require_enough(settings, source, config.rounds)
     return SwarmPlan(
         source=source,
         settings=settings,
@@ -229,6 +230,21 @@ def _colluders(source: Source) -> int:
     """Return how many members of a basket may tell it their noise: one, where every basket has the four it takes."""
     sizes = [sum(party.domain == domain for party in source.parties) for domain in source.domains]
     return 1 if min(sizes) >= 4 else 0
+
+
+def _require_enough(settings: RoundSettings, source: Source, rounds: int) -> None:
+    """Refuse what could only wait for its deadlines: baskets that nobody expects, rounds for which rows do not reach."""
+    sizes = {domain: sum(party.domain == domain for party in source.parties) for domain in source.domains}
+    if max(sizes.values()) < settings.min_clients:
+        raise ConfigError(f"no domain has the {settings.min_clients} parties that a basket needs; they have {sizes}")
+    # A release forms its products from the rows since the last one alone.
+    needed = source.schema.lags + source.schema.horizon + 1
+    shortest = min(source.parties, key=lambda party: (len(party.rows), party.id))
+    if rounds > 1 and len(shortest.rows) < rounds * needed:
+        raise ConfigError(
+            f"rounds {rounds}: {shortest.id} has {len(shortest.rows)} rows for learning and a release needs {needed}; "
+            f"at most {max(1, len(shortest.rows) // needed)} rounds"
+        )
 
 
 def _liars(source: Source, share: float, chance: Chance) -> tuple[str, ...]:

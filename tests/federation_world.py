@@ -79,8 +79,8 @@ class World:
             federation=FEDERATION,
         )
         self.layout = layout or default_layout(self.assembly.settings, dimension)
-        self.terms = self.assembly.terms(self.layout)
         self.seats: Seats = seat(self.assembly, self.domains.items())
+        self.terms = self.assembly.terms(self.layout, self.seats.roster)
         self.net = Net(wire=wire)
         self.clients: dict[str, ClientCore] = {}
         self.baskets: dict[str, BasketCore] = {}

@@ -4,7 +4,9 @@ Who sends what when (round.md, "Life of a round"):
 
     state        comes                     goes                                    next
     IDLE         RoundConfig               (an update is at hand: contribute)      OPEN
-    OPEN         submit / an update        local, none: [Persist, Release]         CONTRIBUTED
+    OPEN         submit / an update        local: [Persist, Release]               CONTRIBUTED
+                                           central: [Persist, TrustedUpdate]       CONTRIBUTED
+                                           none: Unprotected                       CONTRIBUTED
                                            distributed: [Persist, Ready]           READY
                                            cannot pay: Declined                    DECLINED
     READY        SecureSum (its config)    Advertise, noise is drawn               SUMMING
@@ -60,22 +62,22 @@ from scarcity.federation.packets import (
     Aborted,
     Ack,
     Body,
+    Contribution,
     Declined,
     FloatArray,
     GossipPull,
     GossipPush,
     Model,
     ModelRequest,
+    NoiseTerms,
     Packet,
     Ready,
-    Release,
     RosterNotice,
     RoundConfig,
     RoundSettings,
     SecureSum,
     TrustMode,
     Unit,
-    Unprotected,
     Update,
     basket_scope,
 )
@@ -88,22 +90,25 @@ from scarcity.federation.privacy_guard import (
     check_update,
     clean_layout,
     default_layout,
-    event_of,
+    layer2_sensitivity,
     layout_fault,
     ledger_entry,
     masked_input,
     noise_fault,
     release,
     require_budget,
+    reserve_round,
+    trusted_update,
     unprotected,
     unprotected_layout,
 )
 from scarcity.federation.reconciler import merge_model
-from scarcity.federation.roster import COORDINATOR, basket_id, verify_roster
+from scarcity.federation.roster import COORDINATOR, basket_id, largest_basket, verify_roster
 from scarcity.federation.sums import SumMark, SumParticipant, basket_policy
 from scarcity.federation.validator import Code, Expected, Validator, ValidatorLimits, code_of, expected_in
 
 _PUSH, _PULL = "gossip.push", "gossip.pull"
+_LAYER1, _LAYER2 = "layer 1", "layer 2"
 
 
 class ClientState(enum.Enum):
@@ -164,7 +169,7 @@ class _Round:
     config: RoundConfig
     state: ClientState = ClientState.OPEN
     update: Update | None = None
-    reservation: Reservation | None = None
+    reservations: dict[str, Reservation] = attrs.field(factory=dict)  # by layer
     sent: Packet | None = None
     acknowledged: bool = False
     declined: str = ""
@@ -299,7 +304,7 @@ class ClientCore:
         if held is None:
             raise LocalError(f"client {self.client_id}: no round is open to it; the next one opens after a model")
         if held.state is ClientState.DECLINED:
-            self.require_budget(held.config, update.rows)
+            self.require_budget(held.config.noise, held.config.layer2_noise, update.rows)
             raise LocalError(f"client {self.client_id} has declined round {held.round_id}: {held.declined}")
         if held.state is not ClientState.OPEN:
             raise AlreadySubmittedError(f"client {self.client_id} is {held.state.value} in round {held.round_id}")
@@ -310,13 +315,13 @@ class ClientCore:
         if held.config.model_hash != self._model_hash:
             raise LocalError(f"client {self.client_id} does not hold the model that round {held.round_id} starts from")
         effects = self._contribute(held, update)
-        release_id = held.reservation.release_id if held.reservation else ""
+        release_id = self._release_id(held) if held.reservations else ""
         return Receipt(held.round_id, release_id, self.epsilon_spent), effects
 
-    def require_budget(self, config: RoundConfig, rows: tuple[int, int] | None) -> None:
-        """Raise PrivacyBudgetExceeded if the ledger cannot pay for a round of this config; charge nothing."""
-        if self._ledger is not None and not noise_fault(self._settings, config.noise):
-            require_budget(self._ledger, config.noise, rows)
+    def require_budget(self, noise: NoiseTerms, layer2_noise: NoiseTerms, rows: tuple[int, int] | None) -> None:
+        """Raise PrivacyBudgetExceeded if the ledger cannot pay for a round with this noise; charge nothing."""
+        if self._ledger is not None and not noise_fault(self._settings, noise, layer2_noise):
+            require_budget(self._ledger, {_LAYER1: noise, _LAYER2: layer2_noise}, rows)
 
     # Opening a round.
 
@@ -378,21 +383,31 @@ class ClientCore:
             layout = self._layout(config)
         except LocalError as error:
             return str(error)
-        if fault := layout_fault(self._settings, layout) or noise_fault(self._settings, config.noise):
+        if fault := layout_fault(self._settings, layout) or noise_fault(
+            self._settings, config.noise, config.layer2_noise
+        ):
             return fault
         if (config.schema_hash, config.dimension) != (layout.schema_hash, layout.dimension):
             return f"the round is of another schema, or of {config.dimension} numbers instead of {layout.dimension}"
         ours = (layout.steps, layout.sensitivity, layout.least_scale)
         if (config.noise.steps, config.noise.sensitivity, config.noise.least_scale) != ours:
             return f"the round's lattice or sensitivity {config.noise} is not this client's"
-        return ""
+        return "" if self._settings.mode is TrustMode.NONE else self._noise_refusal(config, layout)
+
+    def _noise_refusal(self, config: RoundConfig, layout: Layout) -> str:
+        """Say which noise is not what this client's settings demand; how much of it is the ledger's question."""
+        if self._settings.layer2_share == 0:
+            return ""
+        ours = layer2_sensitivity(self._settings, layout, largest_basket(self._identity.roster))
+        theirs = config.layer2_noise.sensitivity
+        return "" if theirs == ours else f"Layer 2's sensitivity is {ours!r} by this client's sums, not {theirs!r}"
 
     def _unpayable(self, config: RoundConfig) -> str:
         """Say that the budget is spent; what a record's release costs depends on its rows, which are not known yet."""
         if self._settings.unit is Unit.RECORD:
             return ""
         try:
-            self.require_budget(config, None)
+            self.require_budget(config.noise, config.layer2_noise, None)
         except PrivacyBudgetExceeded as error:
             return str(error)
         return ""
@@ -419,11 +434,9 @@ class ClientCore:
             policy = basket_policy(held.config, self._identity.roster, self._domain)
         effects: list[Effect] = []
         if self._ledger is not None:
-            release_id = f"{self._identity.roster.federation}/{held.round_id}/{self.client_id}"
-            held.reservation, record = self._ledger.reserve(
-                event_of(held.config.noise), release_id, f"layer 1, round {held.round_id}", update.rows
-            )
-            effects.append(Persist(ledger_entry(record)))
+            noises = {_LAYER1: held.config.noise, _LAYER2: held.config.layer2_noise}
+            held.reservations, entries = reserve_round(self._ledger, noises, self._release_id(held), update.rows)
+            effects += [Persist(entry) for entry in entries]
         held.update = update
         if policy is not None:
             held.state = ClientState.READY
@@ -433,12 +446,15 @@ class ClientCore:
 
     def _release(self, held: _Round, update: Update) -> list[Effect]:
         """Noise (mode local), sign, keep, send. The charge is in the effects before this."""
-        body: Release | Unprotected
+        body: Contribution
         layout = self._layout(held.config)
-        if held.reservation is None:
-            body = unprotected(update, layout)
+        if self._settings.mode is TrustMode.LOCAL:
+            source = self._noise_source(held.round_id)
+            body = release(update, self._settings, layout, held.reservations[_LAYER1], source)
+        elif self._settings.mode is TrustMode.CENTRAL:
+            body = trusted_update(update, self._settings, layout)
         else:
-            body = release(update, self._settings, layout, held.reservation, self._noise_source(held.round_id))
+            body = unprotected(update, layout)
         held.sent = self._say(body, held.round_id)
         held.state = ClientState.CONTRIBUTED
         self._spend(update)
@@ -457,17 +473,21 @@ class ClientCore:
         return self._entropy((self.client_id, scope, epoch, round_id, 0, "noise"))
 
     def _commit(self, held: _Round) -> list[Effect]:
-        if self._ledger is None or held.reservation is None:
+        if self._ledger is None:
             return []
-        return [Persist(ledger_entry(self._ledger.commit(held.reservation)))]
+        return [Persist(ledger_entry(self._ledger.commit(each))) for each in held.reservations.values()]
+
+    def _release_id(self, held: _Round) -> str:
+        return f"{self._identity.roster.federation}/{held.round_id}/{self.client_id}"
 
     def _leave_round(self) -> list[Effect]:
-        """Give back a reservation whose noise was never drawn; a drawn one stays spent."""
+        """Give back a reservation whose noise this client never drew; what others may have noised stays spent."""
         held, self._round = self._round, None
         self._sum.abort()
-        if held is None or self._ledger is None or held.reservation is None or not held.reservation.live:
+        own = None if held is None else held.reservations.get(_LAYER1)
+        if self._ledger is None or own is None or not own.live:
             return []
-        return [Persist(ledger_entry(self._ledger.void(held.reservation)))]
+        return [Persist(ledger_entry(self._ledger.void(own)))]
 
     def _on_ack(self, packet: Packet, sender: str, _now: float) -> list[Effect]:
         held = self._round
@@ -492,11 +512,15 @@ class ClientCore:
     def _mask(self, held: _Round, packet: Packet) -> list[Effect]:
         """Draw the share of the noise, sized for the survivors that this very sum demands, and hand the input over."""
         assert held.update is not None, "a client is READY only with an update"
-        assert held.reservation is not None, "a client is READY only with a reservation"
         source, layout = self._noise_source(held.round_id), self._layout(held.config)
         try:
             vector = masked_input(
-                held.update, self._settings, layout, held.reservation, source, min_survivors=self._sum.min_survivors
+                held.update,
+                self._settings,
+                layout,
+                held.reservations[_LAYER1],
+                source,
+                min_survivors=self._sum.min_survivors,
             )
             provided = self._sum.provide(vector, packet, self._basket)
         except LocalError as error:

@@ -24,7 +24,7 @@ from scarcity.errors import (
     LocalError,
     UnknownClientError,
 )
-from scarcity.federation.assembly import Assembly, Seats, round_settings, seat
+from scarcity.federation.assembly import Assembly, Seats, refuse_layout, round_settings, seat
 from scarcity.federation.basket import BasketCore, BasketState
 from scarcity.federation.client_agent import ClientCore, FederationClientAgent, Receipt
 from scarcity.federation.coordinator import CoordinatorCore, CoordinatorState
@@ -35,7 +35,6 @@ from scarcity.federation.privacy_guard import (
     PrivacyParams,
     check_update,
     default_layout,
-    layout_fault,
     unprotected_layout,
 )
 from scarcity.federation.pump import Pump
@@ -250,8 +249,7 @@ class HierarchicalFederation:
     def _refuse(self, client_id: str, update: Update) -> None:
         """Refuse what cannot count before a round is opened for it."""
         layout = self._layout or self._layout_for(update)
-        if fault := layout_fault(self.config.rounds, layout):
-            raise ConfigError(fault)
+        refuse_layout(self.config.rounds, layout)
         check_update(update, self.config.rounds, layout)
         domain, need = self._domains[client_id], self.config.rounds.min_clients
         members = sum(other == domain for other in self._domains.values())
@@ -280,20 +278,29 @@ class HierarchicalFederation:
         if coordinator is not None and coordinator.state is not CoordinatorState.IDLE:
             return coordinator
         layout = self._layout or self._layout_for(update)
-        terms = self._assembly.terms(layout)
+        seats = self._next_seats()
+        terms = self._assembly.terms(layout, seats.roster)
+        if (core := self._clients.get(update.client_id)) is not None:
+            core.require_budget(terms.noise, terms.layer2_noise, update.rows)
+        # Nothing is kept before this line, and nothing is refused after it.
         self._layout = layout
-        coordinator = self._seat_all()
+        coordinator = self._seat_all(seats)
         coordinator.set_terms(terms)
         self._pump.carry(COORDINATOR, coordinator.open_round(self._pump.now))
         self._pump.run()
         return coordinator
 
-    def _seat_all(self) -> CoordinatorCore:
-        """Make cores for members that have none yet; a changed roster is a new epoch."""
-        known = set() if self._seats is None else {m.id for m in self._seats.roster.members if m.role is Role.CLIENT}
-        if self._coordinator is not None and known == set(self._domains):
+    def _next_seats(self) -> Seats:
+        """Return the seats of the next round; a changed roster is a new epoch."""
+        if self._seats is not None and set(self._clients) == set(self._domains):
+            return self._seats
+        return seat(self._assembly, self._domains.items(), before=self._seats)
+
+    def _seat_all(self, seats: Seats) -> CoordinatorCore:
+        """Make cores for members that have none yet."""
+        if self._coordinator is not None and seats is self._seats:
             return self._coordinator
-        seats = self._seats = seat(self._assembly, self._domains.items(), before=self._seats)
+        self._seats = seats
         if self._coordinator is None:
             self._coordinator = self._assembly.coordinator(seats.identity(COORDINATOR))
             self._pump.add(COORDINATOR, self._coordinator)
@@ -304,7 +311,7 @@ class HierarchicalFederation:
                 basket = self._assembly.basket(seats.identity(member.id), seats.operator_public_key)
                 self._baskets[member.id] = basket
                 self._pump.add(member.id, basket)
-        for client_id in sorted(set(self._domains) - known):
+        for client_id in sorted(set(self._domains) - set(self._clients)):
             learner = _learner_of(self._agents.get(client_id))
             core = self._assembly.client(seats.identity(client_id), seats.operator_public_key, learner=learner)
             self._clients[client_id] = core

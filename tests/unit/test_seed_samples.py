@@ -106,20 +106,22 @@ def test_an_agents_update_becomes_a_model_that_every_clients_store_holds(mode: s
 
 
 @pytest.mark.parametrize("mode", ["local", "distributed", "none"])
-def test_an_update_is_the_same_until_it_is_accepted_and_rows_are_offered_once(mode: str) -> None:
+def test_an_update_is_the_same_until_it_is_released_and_rows_are_offered_once(mode: str) -> None:
     fed = HierarchicalFederation(
         HierarchicalFederationConfig(layer1=mode, unit="record", entropy=reproducible_entropy(7), min_clients=3)
     )
     agents = {f"c{i}": agent_of(f"c{i}", i, with_schema=True) for i in range(3)}
     for name, agent in agents.items():
         fed.register_client(name, domain_id="d", agent=agent)
-    agent = agents["c0"]
-    first = agent.get_shareable_update()
-    assert agent.get_shareable_update() is first
-    fed.submit_update("c0", first)
-    for row in rows_of(9):
-        agent.engine.process_row(row)
-    second = agent.get_shareable_update()
-    assert first.rows is not None
-    assert second.rows is not None
-    assert second.rows[0] >= first.rows[1]
+    first = {name: agent.get_shareable_update() for name, agent in agents.items()}
+    assert all(agent.get_shareable_update() is first[name] for name, agent in agents.items())
+    for name in agents:
+        fed.submit_update(name, first[name])
+    for name, agent in agents.items():
+        for row in rows_of(9):
+            agent.engine.process_row(row)
+        second = agent.get_shareable_update()
+        before = first[name].rows
+        assert before is not None
+        assert second.rows is not None
+        assert second.rows[0] >= before[1]
