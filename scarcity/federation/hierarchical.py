@@ -258,7 +258,12 @@ class HierarchicalFederation:
                 f"client {client_id!r}: basket {domain!r} has {members} of min_clients={need} members; "
                 "nothing is released below it"
             )
-        model = self._coordinator.model if self._coordinator else None
+        coordinator = self._coordinator
+        last = 0 if coordinator is None else coordinator.round_id
+        is_open = coordinator is not None and coordinator.state is not CoordinatorState.IDLE
+        if update.round_id not in (None, last if is_open else last + 1):
+            raise LocalError(f"update of {client_id!r} is for round {update.round_id}, which is not the open one")
+        model = coordinator.model if coordinator else None
         if not self.config.auto_aggregate and model is not None and model.round_id > self._num_returned:
             raise AlreadySubmittedError(
                 f"round {model.round_id} has come to its end; maybe_aggregate() returns its model"
@@ -338,9 +343,12 @@ def _as_update(client_id: str, update: npt.ArrayLike | Update) -> Update:
             raise InvalidUpdate(f"an update of {update.client_id!r} was submitted for {client_id!r}")
         return update
     try:
-        vector = np.array(update, dtype=np.float64)  # a copy: the caller may go on using theirs
+        given = np.asarray(update)
     except (TypeError, ValueError) as error:
         raise InvalidUpdate(f"update of {client_id}: expected an array of numbers, {error}") from None
+    if given.dtype.kind not in "fiub":  # text that looks like a number is text, and a complex one has no order
+        raise InvalidUpdate(f"update of {client_id}: expected an array of numbers, got {given.dtype}")
+    vector = np.array(given, dtype=np.float64)  # a copy: the caller may go on using theirs
     return Update(client_id, None, b"", vector)
 
 
