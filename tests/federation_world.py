@@ -9,20 +9,22 @@ import numpy as np
 
 from scarcity.engine import OnlineDiscoveryEngine, Schema, Variable
 from scarcity.federation.assembly import Assembly, Seats, round_settings, seat
-from scarcity.federation.basket import BasketCore
+from scarcity.federation.basket import BasketCore, BasketState
 from scarcity.federation.client_agent import ClientCore, FederationClientAgent
-from scarcity.federation.coordinator import CoordinatorCore
+from scarcity.federation.coordinator import CoordinatorCore, CoordinatorState
 from scarcity.federation.effects import Effect, Entry, Event, Reject
 from scarcity.federation.packets import Body, Packet, SecureSum, Update
 from scarcity.federation.privacy_guard import Layout, PrivacyParams, default_layout
 from scarcity.federation.pump import Pump
 from scarcity.federation.roster import COORDINATOR, Role
 from scarcity.federation.secure_aggregation import decode
+from scarcity.federation.validator import scope_between
 from sim.chance import reproducible_entropy
 
 FEDERATION = "fed"
 DIMENSION = 4
 DOMAINS = {"a1": "a", "a2": "a", "a3": "a", "b1": "b", "b2": "b", "b3": "b"}
+_BUSY = (BasketState.COLLECTING, BasketState.SUMMING)
 Lose = Callable[[str, str, Packet], bool]
 
 
@@ -125,19 +127,16 @@ class World:
 
     def close(self) -> None:
         """Close baskets that still wait, then the coordinator, stage after stage."""
-        for _ in range(30):
-            for name, basket in self.baskets.items():
-                self.net.carry(name, basket.close_stage(self.net.now))
-                self.net.run()
-            self.net.carry(COORDINATOR, self.coordinator.close_stage(self.net.now))
+        while self.coordinator.state is not CoordinatorState.IDLE:
+            busy = [name for name, basket in self.baskets.items() if basket.state in _BUSY]
+            for name in busy:
+                self.net.carry(name, self.baskets[name].close_stage(self.net.now))
+            if not busy:
+                self.net.carry(COORDINATOR, self.coordinator.close_stage(self.net.now))
             self.net.run()
-            if self.coordinator.state.value == "idle":
-                return
 
     def say(self, author: str, body: Body, round_id: int, *, to: str, **header: Any) -> Packet:
         """Return a packet of `author` for `to`, in the scope that fits the two, signed."""
-        from scarcity.federation.validator import scope_between
-
         identity = self.seats.identity(author)
         scope = header.get("scope") or scope_between(identity.member, self.seats.roster.member(to))
         return identity.say(scope, round_id, body)
