@@ -28,6 +28,8 @@ from scarcity.federation.privacy_guard import (
     PrivacyParams,
     contribution_terms,
     layer2_terms,
+    layout_fault,
+    noise_fault,
     open_filter,
     open_layer2_filter,
     replay_ledger,
@@ -157,8 +159,8 @@ def refuse_combinations(settings: RoundSettings) -> None:
 
 def refuse_layout(settings: RoundSettings, layout: Layout) -> None:
     """Raise ConfigError for vectors that cannot be protected under these settings."""
-    if settings.mode is not TrustMode.NONE and settings.unit is Unit.RECORD and layout.noise_scales.all():
-        raise ConfigError("unit record needs vectors of the record form: an engine whose schema has public scales")
+    if fault := layout_fault(settings, layout):
+        raise ConfigError(fault)
 
 
 @attrs.frozen(kw_only=True)
@@ -196,6 +198,8 @@ class Assembly:
         noise = contribution_terms(self.settings, layout, self.budget, self.planned_rounds)
         largest = largest_basket(roster)
         layer2_noise = layer2_terms(self.settings, layout, self.budget, self.planned_rounds, largest)
+        if fault := noise_fault(self.settings, noise, layer2_noise):
+            raise ConfigError(f"{self.budget} for {self.planned_rounds} rounds: {fault}")
         return RoundTerms(noise, layer2_noise, layout)
 
     def client(
