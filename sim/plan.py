@@ -164,7 +164,8 @@ class Record:
                 self._refused[Reason(said.client_id, f"declined round {said.round_id}: {said.reason}")] = None
                 self._budget_spent |= _BUDGET_WORDS in said.reason
             case BasketClosed():
-                self._aggregates.setdefault(_domain(said.basket_id), {})[said.round_id] = said.aggregate
+                if said.aggregate is not None:
+                    self._aggregates.setdefault(_domain(said.basket_id), {})[said.round_id] = said.aggregate
                 for who, why in said.missing:
                     self._dropped[Reason(who, f"round {said.round_id}: {why or 'silent'}")] = None
             case BasketAbsent():

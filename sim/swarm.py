@@ -21,6 +21,7 @@ from scarcity.engine.vector import Form
 from scarcity.errors import ConfigError
 from scarcity.federation.aggregator import RULES
 from scarcity.federation.assembly import round_settings
+from scarcity.federation.packets import RoundSettings
 from sim.attacks import attack_named
 from sim.chance import Chance, reproducible_entropy
 from sim.evaluate import LocalFits, aggregate_moments, fit_or_none, local_fits, model_moments, skills
@@ -38,7 +39,12 @@ from sim.tables import TableColumns, read_schema, table_source
 from sim.truth import synthetic
 
 # Layer 1's rule by trust mode: masked and clean contributions can only be averaged.
-_DEFAULT_RULES: Final = {"none": "average", "local": "nnm+trmean", "distributed": "average"}
+_DEFAULT_RULES: Final = {"none": "average", "local": "nnm+trmean", "distributed": "average", "central": "average"}
+_ONLY_AVERAGES: Final = {
+    "none": "mode none compares with plain sums",
+    "distributed": "masked inputs show nobody, only their average",
+    "central": "Layer 2's noise is sized for what one client adds to a plain sum of records",
+}
 # Wider rows lose more to noise and less to the projection. `local`, whose noise is on every release, is served best by
 # .7 on the flights at epsilon 10; sums are by the schema's own .55.
 _LOCAL_CLIP_FACTOR: Final = 0.7
@@ -104,7 +110,7 @@ class SwarmConfig:
     columns: TableColumns | None = None
     schema: Path | None = None
     synthetic: int | None = attrs.field(default=None, validator=_whole(1))
-    privacy: str = attrs.field(default="distributed", validator=_one_of("none", "local", "distributed"))
+    privacy: str = attrs.field(default="distributed", validator=_one_of("none", "local", "distributed", "central"))
     epsilon: float = attrs.field(default=1.0, validator=_number(0, 1e6))
     delta: float = attrs.field(default=1e-6, validator=_number(0, 0.5))
     unit: str = attrs.field(default="record", validator=_one_of("record", "client"))
@@ -129,10 +135,7 @@ class SwarmConfig:
         if self.aggregator is not None and self.aggregator not in RULES:
             raise ConfigError(f"aggregator {self.aggregator!r} is unknown; known are {', '.join(sorted(RULES))}")
         if self.privacy != "local" and self.rule != "average":
-            seen = (
-                "masked inputs show nobody" if self.privacy == "distributed" else "mode none compares with plain sums"
-            )
-            raise ConfigError(f"aggregator {self.aggregator} needs privacy local: {seen}, only their average")
+            raise ConfigError(f"aggregator {self.aggregator} needs privacy local: {_ONLY_AVERAGES[self.privacy]}")
 
     @property
     def rule(self) -> str:
@@ -208,6 +211,7 @@ def plan_swarm(config: SwarmConfig, source: Source, seed: int) -> SwarmPlan:
             "stage_s": stage_s,
         }
     )
+    _require_enough(settings, source, config.rounds)
     return SwarmPlan(
         source=source,
         settings=settings,
@@ -229,6 +233,21 @@ def _colluders(source: Source) -> int:
     """Return how many members of a basket may tell it their noise: one, where every basket has the four it takes."""
     sizes = [sum(party.domain == domain for party in source.parties) for domain in source.domains]
     return 1 if min(sizes) >= 4 else 0
+
+
+def _require_enough(settings: RoundSettings, source: Source, rounds: int) -> None:
+    """Refuse what could only wait for its deadlines: baskets that nobody expects, or too few rows for the rounds."""
+    sizes = {domain: sum(party.domain == domain for party in source.parties) for domain in source.domains}
+    if max(sizes.values()) < settings.min_clients:
+        raise ConfigError(f"no domain has the {settings.min_clients} parties that a basket needs; they have {sizes}")
+    # A release forms its products from the rows since the last one alone.
+    needed = source.schema.lags + source.schema.horizon + 1
+    shortest = min(source.parties, key=lambda party: (len(party.rows), party.id))
+    if rounds > 1 and len(shortest.rows) < rounds * needed:
+        raise ConfigError(
+            f"rounds {rounds}: {shortest.id} has {len(shortest.rows)} rows for learning and a release needs {needed}; "
+            f"at most {max(1, len(shortest.rows) // needed)} rounds"
+        )
 
 
 def _liars(source: Source, share: float, chance: Chance) -> tuple[str, ...]:

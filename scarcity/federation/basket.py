@@ -4,7 +4,7 @@ Who sends what when:
 
     state       comes                                   goes                                            next
     IDLE        RoundConfig (coordinator)               RoundConfig to the members                      COLLECTING
-    COLLECTING  Release, Unprotected                    [Persist(receipt), Ack]; all, or quorum and
+    COLLECTING  Release, TrustedUpdate, Unprotected     [Persist(receipt), Ack]; all, or quorum and
                                                         close_s: rule, [Persist, BasketReport]          REPORTED
     COLLECTING  Ready (mode distributed)                all, or ready_s: the secure sum's config        SUMMING
     COLLECTING  deadline_s without quorum               Absent                                          ABSENT
@@ -15,7 +15,8 @@ Who sends what when:
     any         Model, Aborted (coordinator)            the same to the members                         IDLE
 
 In mode distributed the basket sees masked integers and their sum, no more. In mode local it sees releases. It is
-trusted to run the rule and to keep receipts; it is not trusted with a clean vector. A lying basket can spoil its own
+trusted to run the rule and to keep receipts; it is not trusted with a clean vector, but for mode central, where it sees
+its own members' and shows them to nobody. A lying basket can spoil its own
 aggregate (Layer 2 assumes semi-honest baskets).
 """
 
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, cast
 
 import attrs
+import numpy as np
 
 from scarcity.errors import LocalError, RemoteError
 from scarcity.federation.aggregator import Rule, byzantine_count, make_rule
@@ -52,6 +54,8 @@ from scarcity.federation.layers import (
     Contributed,
     aggregate_contributions,
     aggregate_of_sum,
+    clip_about,
+    contribution_unit,
     layer2_bits,
     layer2_input,
     layer2_scale,
@@ -79,6 +83,7 @@ from scarcity.federation.packets import (
     RoundConfig,
     RoundSettings,
     SecureSum,
+    TrustedUpdate,
     TrustMode,
     Unprotected,
     basket_scope,
@@ -399,7 +404,7 @@ class BasketCore:
         contributions = {
             e.client_id: Contributed(e.item.body.vector, e.item.body.weight, e.age_weight)
             for e in entries
-            if isinstance(e.item.body, Release | Unprotected)
+            if isinstance(e.item.body, CONTRIBUTIONS)
         }
         try:
             aggregate = aggregate_contributions(self._rule(held), contributions, held.config.noise.sigma)
@@ -457,7 +462,8 @@ class BasketCore:
     ) -> list[Effect]:
         held.aggregate, held.state = aggregate, BasketState.REPORTED
         report = BasketReport(aggregate.weight, aggregate.count, aggregate.noise_variance)
-        closed = BasketClosed(self.basket_id, held.round_id, aggregate, members, self._missing(held, members, silent))
+        shown = None if self._settings.mode is TrustMode.CENTRAL else aggregate
+        closed = BasketClosed(self.basket_id, held.round_id, shown, members, self._missing(held, members, silent))
         kept = Entry("aggregate", str(held.round_id), encode_body(report))
         return [Persist(kept), Send(COORDINATOR, self._say_up(report, held.round_id)), Emit(closed)]
 
@@ -485,11 +491,20 @@ class BasketCore:
         # Released inputs may enter a second attempt as they are.
         try:
             bits = layer2_bits(len(self._identity.roster.baskets))
-            vector = layer2_input(held.aggregate, layer2_scale(self._settings.mode), bits)
+            vector = layer2_input(self._clipped(held, held.aggregate), layer2_scale(held.config), bits)
         except LocalError as error:
             self._sum.abort()
             return [Reject(COORDINATOR, str(error))]
         return [*effects, *self._sum.provide(vector, packet, COORDINATOR)]
+
+    def _clipped(self, held: _Round, aggregate: Aggregate) -> Aggregate:
+        """Bound how far one client can have moved the aggregate from the last public model."""
+        if math.isinf(self._settings.layer2_clip):
+            return aggregate
+        unit = contribution_unit(held.config)
+        model = None if self._model_packet is None else cast("Model", self._model_packet.body)
+        centre = np.zeros(aggregate.total.size) if model is None else model.vector / unit
+        return clip_about(aggregate, centre, self._settings.layer2_clip / unit)
 
     # The model.
 
@@ -564,6 +579,7 @@ class BasketCore:
         Ready: _on_ready,
         Declined: _on_declined,
         Release: _on_contribution,
+        TrustedUpdate: _on_contribution,
         Unprotected: _on_contribution,
         SecureSum: _on_sum,
         Model: _on_model,

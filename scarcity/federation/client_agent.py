@@ -4,7 +4,9 @@ Who sends what when (round.md, "Life of a round"):
 
     state        comes                     goes                                    next
     IDLE         RoundConfig               (an update is at hand: contribute)      OPEN
-    OPEN         submit / an update        local, none: [Persist, Release]         CONTRIBUTED
+    OPEN         submit / an update        local: [Persist, Release]               CONTRIBUTED
+                                           central: [Persist, TrustedUpdate]       CONTRIBUTED
+                                           none: Unprotected                       CONTRIBUTED
                                            distributed: [Persist, Ready]           READY
                                            cannot pay: Declined                    DECLINED
     READY        SecureSum (its config)    Advertise, noise is drawn               SUMMING
@@ -53,6 +55,7 @@ from scarcity.federation.packets import (
     Aborted,
     Ack,
     Body,
+    Contribution,
     Declined,
     FloatArray,
     GossipPull,
@@ -61,13 +64,11 @@ from scarcity.federation.packets import (
     ModelRequest,
     Packet,
     Ready,
-    Release,
     RosterNotice,
     RoundConfig,
     RoundSettings,
     SecureSum,
     TrustMode,
-    Unprotected,
     Update,
     basket_scope,
 )
@@ -79,18 +80,21 @@ from scarcity.federation.privacy_guard import (
     check_update,
     clean_layout,
     default_layout,
-    event_of,
+    layer2_sensitivity,
     ledger_entry,
     masked_input,
     release,
+    reserve_round,
+    trusted_update,
     unprotected,
 )
 from scarcity.federation.reconciler import merge_model
-from scarcity.federation.roster import COORDINATOR, basket_id, verify_roster
+from scarcity.federation.roster import COORDINATOR, basket_id, largest_basket, verify_roster
 from scarcity.federation.sums import SumMark, SumParticipant, basket_policy
 from scarcity.federation.validator import Code, Expected, Validator, ValidatorLimits, code_of, expected_in
 
 _PUSH, _PULL = "gossip.push", "gossip.pull"
+_LAYER1, _LAYER2 = "layer 1", "layer 2"
 
 
 class ClientState(enum.Enum):
@@ -151,7 +155,7 @@ class _Round:
     config: RoundConfig
     state: ClientState = ClientState.OPEN
     update: Update | None = None
-    reservation: Reservation | None = None
+    reservations: dict[str, Reservation] = attrs.field(factory=dict)  # by layer
     sent: Packet | None = None
     acknowledged: bool = False
     opened_at: float = 0.0
@@ -289,7 +293,7 @@ class ClientCore:
                 f"update of {self.client_id} is for round {update.round_id}, round {held.round_id} is open"
             )
         effects = self._contribute(held, update)
-        release_id = held.reservation.release_id if held.reservation else ""
+        release_id = self._release_id(held) if held.reservations else ""
         return Receipt(held.round_id, release_id, self.epsilon_spent), effects
 
     # Opening a round.
@@ -349,7 +353,23 @@ class ClientCore:
         ours = (layout.steps, layout.sensitivity, layout.least_scale)
         if (config.noise.steps, config.noise.sensitivity, config.noise.least_scale) != ours:
             return f"the round's lattice or sensitivity {config.noise} is not this client's"
-        return ""
+        return "" if self._settings.mode is TrustMode.NONE else self._noise_refusal(config, layout)
+
+    def _noise_refusal(self, config: RoundConfig, layout: Layout) -> str:
+        """Say which noise is not what this client's settings demand; how much of it is the ledger's question."""
+        share, roster = self._settings.layer2_share, self._identity.roster
+        if share < 1 and not 0 < config.noise.sigma < math.inf:
+            return f"the noise on contributions has sigma {config.noise.sigma!r}"
+        if share == 0:
+            return ""
+        if not 0 < config.layer2_noise.sigma < math.inf:
+            return f"the noise of Layer 2 has sigma {config.layer2_noise.sigma!r}"
+        ours = layer2_sensitivity(self._settings, layout, largest_basket(roster))
+        return (
+            ""
+            if config.layer2_noise.sensitivity == ours
+            else f"Layer 2's sensitivity is {ours!r} by this client's sums"
+        )
 
     def _layout(self, config: RoundConfig) -> Layout:
         """Return the client's own layout: nobody else says what its sensitivity is."""
@@ -368,11 +388,9 @@ class ClientCore:
         check_update(update, self._layout(held.config))
         effects: list[Effect] = []
         if self._ledger is not None:
-            release_id = f"{self._identity.roster.federation}/{held.round_id}/{self.client_id}"
-            held.reservation, record = self._ledger.reserve(
-                event_of(held.config.noise), release_id, f"layer 1, round {held.round_id}", update.rows
-            )
-            effects.append(Persist(ledger_entry(record)))
+            noises = {_LAYER1: held.config.noise, _LAYER2: held.config.layer2_noise}
+            held.reservations, entries = reserve_round(self._ledger, noises, self._release_id(held), update.rows)
+            effects += [Persist(entry) for entry in entries]
         held.update = update
         if self._settings.mode is TrustMode.DISTRIBUTED:
             held.state = ClientState.READY
@@ -382,12 +400,15 @@ class ClientCore:
 
     def _release(self, held: _Round, update: Update) -> list[Effect]:
         """Noise (mode local), sign, keep, send. The charge is in the effects before this."""
-        body: Release | Unprotected
+        body: Contribution
         layout = self._layout(held.config)
-        if held.reservation is None:
-            body = unprotected(update, layout)
+        if self._settings.mode is TrustMode.LOCAL:
+            source = self._noise_source(held.round_id)
+            body = release(update, self._settings, layout, held.reservations[_LAYER1], source)
+        elif self._settings.mode is TrustMode.CENTRAL:
+            body = trusted_update(update, self._settings, layout)
         else:
-            body = release(update, self._settings, layout, held.reservation, self._noise_source(held.round_id))
+            body = unprotected(update, layout)
         held.sent = self._say(body, held.round_id)
         held.state = ClientState.CONTRIBUTED
         self._spend(update)
@@ -406,17 +427,21 @@ class ClientCore:
         return self._entropy((self.client_id, scope, epoch, round_id, 0, "noise"))
 
     def _commit(self, held: _Round) -> list[Effect]:
-        if self._ledger is None or held.reservation is None:
+        if self._ledger is None:
             return []
-        return [Persist(ledger_entry(self._ledger.commit(held.reservation)))]
+        return [Persist(ledger_entry(self._ledger.commit(each))) for each in held.reservations.values()]
+
+    def _release_id(self, held: _Round) -> str:
+        return f"{self._identity.roster.federation}/{held.round_id}/{self.client_id}"
 
     def _leave_round(self) -> list[Effect]:
-        """Give back a reservation whose noise was never drawn; a drawn one stays spent."""
+        """Give back a reservation whose noise this client never drew; what others may have noised stays spent."""
         held, self._round = self._round, None
         self._sum.abort()
-        if held is None or self._ledger is None or held.reservation is None or not held.reservation.live:
+        own = None if held is None else held.reservations.get(_LAYER1)
+        if self._ledger is None or own is None or not own.live:
             return []
-        return [Persist(ledger_entry(self._ledger.void(held.reservation)))]
+        return [Persist(ledger_entry(self._ledger.void(own)))]
 
     def _on_ack(self, packet: Packet, sender: str, _now: float) -> list[Effect]:
         held = self._round
@@ -441,11 +466,15 @@ class ClientCore:
     def _mask(self, held: _Round, packet: Packet) -> list[Effect]:
         """Draw the share of the noise, sized for the survivors that this very sum demands, and hand the input over."""
         assert held.update is not None, "a client is READY only with an update"
-        assert held.reservation is not None, "a client is READY only with a reservation"
         source, layout = self._noise_source(held.round_id), self._layout(held.config)
         try:
             vector = masked_input(
-                held.update, self._settings, layout, held.reservation, source, min_survivors=self._sum.min_survivors
+                held.update,
+                self._settings,
+                layout,
+                held.reservations[_LAYER1],
+                source,
+                min_survivors=self._sum.min_survivors,
             )
         except LocalError as error:
             return [*self._leave_round(), Reject(self._basket, str(error))]

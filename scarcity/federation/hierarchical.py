@@ -24,7 +24,7 @@ from scarcity.errors import (
     LocalError,
     UnknownClientError,
 )
-from scarcity.federation.assembly import Assembly, Seats, round_settings, seat
+from scarcity.federation.assembly import Assembly, Seats, refuse_layout, round_settings, seat
 from scarcity.federation.basket import BasketCore, BasketState
 from scarcity.federation.client_agent import ClientCore, FederationClientAgent, Receipt
 from scarcity.federation.coordinator import CoordinatorCore, CoordinatorState
@@ -270,19 +270,19 @@ class HierarchicalFederation:
         if coordinator is not None and coordinator.state is not CoordinatorState.IDLE:
             return coordinator
         layout = self._layout or self._layout_for(update)
-        terms = self._assembly.terms(layout)
+        refuse_layout(self.config.rounds, layout)
         self._layout = layout
-        coordinator = self._seat_all()
-        coordinator.set_terms(terms)
+        seats, coordinator = self._seat_all()
+        coordinator.set_terms(self._assembly.terms(layout, seats.roster))
         self._pump.carry(COORDINATOR, coordinator.open_round(self._pump.now))
         self._pump.run()
         return coordinator
 
-    def _seat_all(self) -> CoordinatorCore:
+    def _seat_all(self) -> tuple[Seats, CoordinatorCore]:
         """Make cores for members that have none yet; a changed roster is a new epoch."""
         known = set() if self._seats is None else {m.id for m in self._seats.roster.members if m.role is Role.CLIENT}
-        if self._coordinator is not None and known == set(self._domains):
-            return self._coordinator
+        if self._seats is not None and self._coordinator is not None and known == set(self._domains):
+            return self._seats, self._coordinator
         seats = self._seats = seat(self._assembly, self._domains.items(), before=self._seats)
         if self._coordinator is None:
             self._coordinator = self._assembly.coordinator(seats.identity(COORDINATOR))
@@ -299,7 +299,7 @@ class HierarchicalFederation:
             core = self._assembly.client(seats.identity(client_id), seats.operator_public_key, learner=learner)
             self._clients[client_id] = core
             self._pump.add(client_id, core)
-        return self._coordinator
+        return seats, self._coordinator
 
     def _close(self, coordinator: CoordinatorCore) -> None:
         """Close stage after stage: all that can still come is there once the pump has come to rest."""

@@ -9,19 +9,21 @@ pass as they are, and the noise is the last thing that is added to exactly the i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 import numpy as np
 
-from scarcity.errors import ConfigError, InvalidUpdate, SchemaMismatchError
+from scarcity.errors import ConfigError, InvalidUpdate, PrivacyBudgetExceeded, SchemaMismatchError
 from scarcity.federation.effects import Entry
 from scarcity.federation.packets import (
+    LAYER2,
     FloatArray,
     IntArray,
     NoiseTerms,
     Release,
     RoundSettings,
+    TrustedUpdate,
     TrustMode,
     Unit,
     Unprotected,
@@ -70,6 +72,7 @@ LEDGER = "ledger"
 # The steps that clip_norm is divided into, per root of the dimension: enough that truncation costs less than a
 # thousandth of the norm.
 _STEPS_PER_ROOT_DIMENSION = 1024
+_ROUNDING = 1e-14
 
 
 @attrs.frozen
@@ -141,23 +144,101 @@ def open_filter(settings: RoundSettings, budget: PrivacyParams, ledger_id: str) 
     return PrivacyFilter(ledger_budget(budget), unit=unit, relation=relation, ledger_id=ledger_id)
 
 
-def noise_terms(settings: RoundSettings, layout: Layout, budget: PrivacyParams, planned_rounds: int) -> NoiseTerms:
-    """Return the noise with which the budget lasts for the planned releases.
+def open_layer2_filter(settings: RoundSettings, budget: PrivacyParams) -> PrivacyFilter:
+    """Return the coordinator's copy of Layer 2's ledger: a record for audit, never the authority.
+
+    Unit record: the coordinator does not see intervals of rows; its rounds stand for them, since each round's rows are
+    new ones. The clients' own ledgers see to that.
+    """
+    unit, relation = PrivacyUnit(settings.unit.value), relation_of(settings)
+    return PrivacyFilter(ledger_budget(budget), unit=unit, relation=relation, ledger_id=LAYER2)
+
+
+def contribution_terms(
+    settings: RoundSettings, layout: Layout, budget: PrivacyParams, planned_rounds: int
+) -> NoiseTerms:
+    """Return the noise that clients add to their contributions, so that the budget lasts for the planned releases.
+
+    Sigma is 0 in modes none (nothing is promised) and central (Layer 2 adds the noise).
+    """
+    share = 1.0 - settings.layer2_share
+    if settings.mode is TrustMode.NONE:
+        return NoiseTerms()
+    sigma = _sigma(settings, layout.sensitivity, share, budget, planned_rounds) if share > 0 else 0.0
+    return NoiseTerms(layout.steps, layout.sensitivity, sigma, layout.least_scale)
+
+
+def layer2_terms(
+    settings: RoundSettings, layout: Layout, budget: PrivacyParams, planned_rounds: int, largest_basket: int
+) -> NoiseTerms:
+    """Return the noise that the coordinator adds to Layer 2's sum; sigma 0 where the mode has none."""
+    share = settings.layer2_share
+    if settings.mode is TrustMode.NONE or not share > 0:
+        return NoiseTerms()
+    sensitivity = layer2_sensitivity(settings, layout, largest_basket)
+    sigma = _sigma(settings, sensitivity, share, budget, planned_rounds)
+    return NoiseTerms(layout.steps, sensitivity, sigma, layout.least_scale)
+
+
+def layer2_sensitivity(settings: RoundSettings, layout: Layout, largest_basket: int) -> float:
+    """Return what one client can change in Layer 2's sum, L2, in lattice units.
+
+    After the plain average it is what the client contributed. A robust rule may switch its pick, so one client moves
+    its basket's mean anywhere within the ball of layer2_clip about the last public model: 2 layer2_clip, times the
+    largest weight that a basket can have. Truncating totals to the lattice adds at most a step per coordinate and side.
+    """
+    rounding = 2.0 * float(np.sqrt(layout.dimension))
+    if np.isinf(settings.layer2_clip):
+        return layout.sensitivity + rounding
+    radius = settings.layer2_clip / settings.clip_norm * layout.steps
+    return 2.0 * radius * largest_basket + rounding
+
+
+def _sigma(
+    settings: RoundSettings, sensitivity: float, share: float, budget: PrivacyParams, planned_rounds: int
+) -> float:
+    """Return sigma for a share of the budget.
 
     Unit client: every round is a release of the same client, so the budget is shared by `planned_rounds`. Unit record:
     each record is in one release only, whatever the number of rounds.
     """
-    if settings.mode is TrustMode.NONE:
-        return NoiseTerms()
     releases = planned_rounds if settings.unit is Unit.CLIENT else 1
     factor = 2.0 if relation_of(settings) is NeighboringRelation.REPLACE_ONE else 1.0
-    sigma = calibrate_gaussian(ledger_budget(budget), releases, factor * layout.sensitivity)
-    return NoiseTerms(layout.steps, layout.sensitivity, sigma, layout.least_scale)
+    sigma = calibrate_gaussian(ledger_budget(budget), releases, factor * sensitivity)
+    # Two shares of a budget must not exceed it by their rounding.
+    return sigma if share == 1.0 else float(sigma / np.sqrt(share)) * (1 + _ROUNDING)
 
 
 def event_of(noise: NoiseTerms) -> GaussianEvent:
     """Return the privacy event of one contribution under these terms."""
     return GaussianEvent(sigma=noise.sigma, sensitivity=noise.sensitivity)
+
+
+def reserve_round(
+    ledger: PrivacyFilter, noises: Mapping[str, NoiseTerms], release_id: str, rows: tuple[int, int] | None
+) -> tuple[dict[str, Reservation], list[Entry]]:
+    """Charge all events of a round, or none.
+
+    Args:
+        ledger: the client's.
+        noises: layer -> its noise; a layer without noise costs nothing.
+        release_id: names the contribution.
+        rows: interval that it depends on.
+
+    Returns:
+        Layer -> its reservation, and the records to be made durable, in order.
+
+    Raises:
+        PrivacyBudgetExceeded: they do not fit together; nothing is charged.
+    """
+    events = {layer: event_of(noise) for layer, noise in noises.items() if noise.sigma > 0}
+    if not ledger.admits(events.values(), rows):
+        raise PrivacyBudgetExceeded(
+            f"{release_id}: {events}, rows={rows}", str(ledger.remaining(rows)), ledger.ledger_id
+        )
+    reserved = {layer: ledger.reserve(event, f"{release_id}/{layer}", layer, rows) for layer, event in events.items()}
+    entries = [ledger_entry(record) for _, record in reserved.values()]
+    return {layer: reservation for layer, (reservation, _) in reserved.items()}, entries
 
 
 def ledger_entry(record: LedgerRecord) -> Entry:
@@ -212,6 +293,23 @@ def noise_share(sigma: float, layout: Layout, min_survivors: int, max_colluders:
     """Return the standard deviation of one client's share on a unit-scale coordinate."""
     noise_share_sigma(sigma * layout.least_scale, min_survivors, max_colluders)  # refuses what is too small
     return float(noise_share_sigma(sigma, min_survivors, max_colluders))
+
+
+def trusted_update(update: Update, settings: RoundSettings, layout: Layout) -> TrustedUpdate:
+    """Clip an update and put it on the lattice: what a client of mode central shows its own basket. It has no noise.
+
+    Raises:
+        InvalidUpdate: the vector does not fit the layout.
+    """
+    return TrustedUpdate(layout.schema_hash, _lattice(update, settings, layout), update.weight)
+
+
+def noised_sum(
+    total: IntArray, noise: NoiseTerms, layout: Layout, reservation: Reservation, entropy: Callable[[int], bytes]
+) -> IntArray:
+    """Return Layer 2's sum with the coordinator's noise on it, shape (d,), int64 lattice units."""
+    assert reservation.event == event_of(noise), "what was charged is what is drawn"
+    return _noised(total, 1.0, layout, reservation, entropy)
 
 
 def unprotected(update: Update, layout: Layout) -> Unprotected:

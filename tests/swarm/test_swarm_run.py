@@ -201,6 +201,18 @@ def test_the_plan_says_what_the_settings_say() -> None:
     assert plan.liars == plan_swarm(config, source, 3).liars
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (attrs.evolve(SMALL, synthetic=3), "no domain has the 2 parties that a basket needs"),
+        (attrs.evolve(SMALL, rounds=31), "rounds 31: party-0000 has 400 rows .* a release needs 13; at most 30 rounds"),
+    ],
+)
+def test_what_could_only_wait_for_its_deadline_is_refused(config: SwarmConfig, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_swarm(config, execute=summing())
+
+
 def test_without_a_seed_the_entropy_is_the_systems() -> None:
     config = attrs.evolve(SMALL, seed=None)
     assert plan_swarm(config, load_source(config), 1).entropy is None

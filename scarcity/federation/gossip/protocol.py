@@ -54,6 +54,7 @@ _SAMPLER_KEY_BYTES = 32
 CARRIED: dict[TrustMode, type | None] = {
     TrustMode.LOCAL: Release,
     TrustMode.DISTRIBUTED: None,
+    TrustMode.CENTRAL: None,
     TrustMode.NONE: Unprotected,
 }
 
@@ -193,7 +194,12 @@ class GossipProtocol:
         return self.exchange.releases(round_id)
 
     def offer(self, packet: Packet) -> Outcome:
-        """Take an item that is ours, or that came another way (a Model from the coordinator) and has been verified."""
+        """Take an item that is ours, or that came another way (a Model from the coordinator) and has been verified.
+
+        What the mode's gossip does not carry is not taken: a clean update is for its own basket alone.
+        """
+        if type(packet.body) not in (Model, CARRIED[self._mode]):
+            return Outcome.NOT_CARRIED
         return self._learn(Item(packet, encode_packet(packet)))
 
     def _learn(self, item: Item) -> Outcome:

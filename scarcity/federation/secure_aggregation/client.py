@@ -41,11 +41,11 @@ from scarcity.federation.secure_aggregation.config import (
 )
 from scarcity.federation.secure_aggregation.messages import (
     Boxes,
-    FromCoordinator,
     Keys,
     Macs,
     Members,
     SumConfigMessage,
+    SumMessage,
     Survivors,
     Withdrawn,
     encode,
@@ -247,7 +247,7 @@ class SecureAggClient:
         self._session.hold(vector)
         return self._send_masked(self._session) if self._state is ClientState.READY else []
 
-    def receive(self, message: FromCoordinator) -> list[Output]:
+    def receive(self, message: SumMessage) -> list[Output]:
         """Take a message of the live sum's coordinator; the caller has authenticated the sender."""
         if self._state in _OVER or not self._session or not self._channel:
             return [Refused(Reason.TERMINAL, detail=self._state.name)]
@@ -266,7 +266,7 @@ class SecureAggClient:
         self._seen[type(message)] = digest
         return outputs
 
-    def _dispatch(self, message: FromCoordinator, live: Session, channel: EpochChannel) -> list[Output] | None:
+    def _dispatch(self, message: SumMessage, live: Session, channel: EpochChannel) -> list[Output] | None:
         match self._state, message:
             case ClientState.ADVERTISED, Keys():
                 return self._take_keys(message, live, channel)
