@@ -34,7 +34,7 @@ from sim.report import (
     Privacy,
     SwarmResult,
 )
-from sim.sources import Party, Source, flights
+from sim.sources import Party, Source, flights, split_rounds, unusable
 from sim.tables import TableColumns, read_schema, table_source
 from sim.truth import synthetic
 
@@ -211,7 +211,7 @@ def plan_swarm(config: SwarmConfig, source: Source, seed: int) -> SwarmPlan:
             "stage_s": stage_s,
         }
     )
-    _require_enough(settings, source, config.rounds)
+    _require_enough(source, settings, config.rounds)
     return SwarmPlan(
         source=source,
         settings=settings,
@@ -235,19 +235,23 @@ def _colluders(source: Source) -> int:
     return 1 if min(sizes) >= 4 else 0
 
 
-def _require_enough(settings: RoundSettings, source: Source, rounds: int) -> None:
-    """Refuse what could only wait for its deadlines: baskets that nobody expects, or too few rows for the rounds."""
-    sizes = {domain: sum(party.domain == domain for party in source.parties) for domain in source.domains}
-    if max(sizes.values()) < settings.min_clients:
-        raise ConfigError(f"no domain has the {settings.min_clients} parties that a basket needs; they have {sizes}")
-    # A release forms its products from the rows since the last one alone.
-    needed = source.schema.lags + source.schema.horizon + 1
-    shortest = min(source.parties, key=lambda party: (len(party.rows), party.id))
-    if rounds > 1 and len(shortest.rows) < rounds * needed:
-        raise ConfigError(
-            f"rounds {rounds}: {shortest.id} has {len(shortest.rows)} rows for learning and a release needs {needed}; "
-            f"at most {max(1, len(shortest.rows) // needed)} rounds"
-        )
+def _require_enough(source: Source, settings: RoundSettings, rounds: int) -> None:
+    """Refuse what could only wait for its deadlines: baskets nobody expects, rounds without rows."""
+    members = {d: [party for party in source.parties if party.domain == d] for d in source.domains}
+    if max(map(len, members.values())) < settings.min_clients:
+        sizes = ", ".join(f"{domain} {len(parties)}" for domain, parties in members.items())
+        raise ConfigError(f"no domain has the {settings.min_clients} parties that a basket needs: {sizes}")
+    for index in range(rounds):
+        # A release forms its products from the rows since the last one alone.
+        ready = {
+            domain: sum(not unusable(split_rounds(party, rounds)[index], source.schema) for party in parties)
+            for domain, parties in members.items()
+        }
+        if all(count < settings.quorum * len(members[domain]) for domain, count in ready.items()):
+            there = ", ".join(f"{domain} {count} of {len(members[domain])}" for domain, count in ready.items())
+            raise ConfigError(
+                f"rounds {rounds}: too few parties have rows for round {index + 1} ({there}); choose fewer"
+            )
 
 
 def _liars(source: Source, share: float, chance: Chance) -> tuple[str, ...]:

@@ -177,7 +177,7 @@ def model_belongs(model: Model, round_id: int, config: RoundConfig) -> bool:
 def has_view(packets: Iterable[Packet], settings: RoundSettings, members: int) -> bool:
     """Say whether `view_of` would give a view; the same arguments, without the cost of the rule."""
     rule = make_rule(settings.rule, byzantine_count(settings.byzantine_share, members))
-    return sum(isinstance(packet.body, Release | Unprotected) for packet in packets) >= rule.min_inputs
+    return sum(isinstance(packet.body, CONTRIBUTIONS) for packet in packets) >= rule.min_inputs
 
 
 def view_of(packets: Iterable[Packet], settings: RoundSettings, members: int) -> FloatArray | None:
