@@ -65,8 +65,10 @@ class World:
         *,
         dimension: int = DIMENSION,
         epsilon: float = 10.0,
+        delta: float = 1e-5,
         planned_rounds: int = 10,
         seed: int = 1,
+        entropy: Any = None,
         wire: bool = False,
         layout: Layout | None = None,
         learners: Mapping[str, Any] | None = None,
@@ -75,9 +77,9 @@ class World:
         self.domains = dict(DOMAINS if domains is None else domains)
         self.assembly = Assembly(
             settings=round_settings(settings),
-            budget=PrivacyParams(epsilon=epsilon, delta=1e-5),
+            budget=PrivacyParams(epsilon=epsilon, delta=delta),
             planned_rounds=planned_rounds,
-            entropy=reproducible_entropy(seed),
+            entropy=entropy or reproducible_entropy(seed),
             federation=FEDERATION,
         )
         self.layout = layout or default_layout(self.assembly.settings, dimension)
