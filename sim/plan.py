@@ -121,6 +121,7 @@ class Outcome:
         ends: how each round ended.
         absences: domain -> (members that were there, members needed) in the last round, of baskets that were Absent.
         budget_spent: somebody declined because its budget did not reach.
+        interrupted: the run was ended by hand.
     """
 
     models: tuple[Model, ...] = ()
@@ -131,6 +132,7 @@ class Outcome:
     ends: tuple[RoundEnd, ...] = ()
     absences: Mapping[str, tuple[int, int]] = attrs.field(factory=dict)
     budget_spent: bool = False
+    interrupted: bool = False
 
 
 Observer = Callable[[Event | Waiting, float], None]
@@ -164,7 +166,8 @@ class Record:
                 self._refused[Reason(said.client_id, f"declined round {said.round_id}: {said.reason}")] = None
                 self._budget_spent |= _BUDGET_WORDS in said.reason
             case BasketClosed():
-                self._aggregates.setdefault(_domain(said.basket_id), {})[said.round_id] = said.aggregate
+                if said.aggregate is not None:
+                    self._aggregates.setdefault(_domain(said.basket_id), {})[said.round_id] = said.aggregate
                 for who, why in said.missing:
                     self._dropped[Reason(who, f"round {said.round_id}: {why or 'silent'}")] = None
             case BasketAbsent():

@@ -11,11 +11,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import attrs
 import numpy as np
 
 from scarcity.engine import Schema, Variable
 from scarcity.errors import ConfigError
-from scarcity.node.source import Source, split_party, unusable
+from scarcity.node.source import Party, Source, split_party, unusable
+
+
+def split_rounds(party: Party, rounds: int) -> tuple[Party, ...]:
+    """Return the party's learning rows in as many parts as there are rounds, as equal as can be."""
+    parts = zip(np.array_split(party.times, rounds), np.array_split(party.rows, rounds), strict=True)
+    return tuple(attrs.evolve(party, times=times, rows=rows) for times, rows in parts)
+
 
 # Public scales: a variable's usual deviation from a route's own level by common knowledge of timetables and of New
 # York's weather, rounded. They are constants, never computed from the rows; a factor of two off does not matter.

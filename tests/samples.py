@@ -1,8 +1,8 @@
 """Runs the samples of a page as a reader would, in order, in one shell, and compares what they print.
 
-A ```bash block is run, a ```python block is run by Python, a ```toml or ```json block says nothing. A ```text block right
-behind a block is what that block prints: a line `...` stands for any lines, numbers may differ by 2 % (they depend on the
-machine's linear algebra), times in seconds by anything. The block of the installation is left out: it needs a network.
+A bash or python block is run, others say nothing. A text block right behind one is what that prints: a line `...`
+stands for any lines, numbers may differ by 2 % (they depend on the machine's linear algebra), times in seconds by
+anything. The block of the installation is left out: it needs a network.
 
     python -m tests.samples docs/tutorial.md     writes what is printed now into the page; lines behind `...` stay
 """
@@ -121,9 +121,8 @@ def refreshed(page: str, printed: list[str]) -> str:
     """Return the page with what is printed now; blocks with `...` keep their choice of lines and are only compared."""
     for sample, output in zip(samples(page), printed, strict=True):
         if sample.shown is not None and "...\n" not in sample.shown:
-            page = page.replace(
-                f"{sample.code}```\n\n```text\n{sample.shown}```", f"{sample.code}```\n\n```text\n{output}```"
-            )
+            start = f"{sample.code}```\n\n```text\n"
+            page = page.replace(f"{start}{sample.shown}```", f"{start}{output}```")
     return page
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from scarcity.cli.options import FILE, column_options, columns_of, json_option, require_json_file, show
+from scarcity.engine.schema_file import read_schema
 from scarcity.node.alone import discover_alone, discovery_json, discovery_text
-from scarcity.node.schema_file import read_schema
 
 
 @click.command()

@@ -110,7 +110,7 @@ def _horizon(calendar: Calendar, rows: int) -> int:
 
 
 def schema_text(schema: Schema, source: str) -> str:
-    """Return a schema as TOML that `scarcity.engine.schema_file.read_schema` reads back, with the words that a person needs to finish it.
+    """Return a schema as TOML that `read_schema` reads back, with the words that a person needs to finish it.
 
     Args:
         schema: what to write.
