@@ -56,7 +56,7 @@ _data_options = _options(
 _privacy_options = _options(
     click.option(
         "--privacy",
-        type=click.Choice(["none", "local", "distributed"]),
+        type=click.Choice(["none", "local", "distributed", "central"]),
         default="distributed",
         show_default=True,
         help="Trust mode: who may see a client's own statistics. none protects nothing.",

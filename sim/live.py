@@ -213,7 +213,8 @@ class _Run:
     def outcome(self) -> Outcome:
         """Return what came of it."""
         charged = {name: core.epsilon_spent for name, core in self._clients.items()}
-        spent = tuple(Spent(name, "layer 1", epsilon) for name, epsilon in charged.items() if epsilon > 0)
+        layer = "layer 2" if self._plan.settings.layer2_share == 1 else "layer 1"
+        spent = tuple(Spent(name, layer, epsilon) for name, epsilon in charged.items() if epsilon > 0)
         refused = [Reason(who, f"{why} ({count} times)") for (who, why), count in sorted(self._rejects.items())]
         if self._num_lost:
             refused.append(Reason("mailboxes", f"{self._num_lost} packets found a full mailbox"))

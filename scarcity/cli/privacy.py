@@ -168,13 +168,17 @@ def render(question: Question, plans: Sequence[ModePlan | NoPlan], *, colour: bo
         legacy_windows=False,
     )
     record = question.unit is Unit.RECORD
-    weight = f", {question.weight} usable rows each" if record else f", {question.rounds} rounds"
     console.print(
-        f"{question.clients} clients in {question.baskets} baskets, {question.dimension} numbers each{weight}; "
-        f"unit {question.unit.value}, epsilon {question.epsilon:g}, delta {question.delta:g}, "
-        f"quorum {question.quorum:g}"
+        f"clients: {question.clients} in {question.baskets} basket{'s' * (question.baskets > 1)}, "
+        f"{question.dimension} numbers each" + (f" of {question.weight} usable rows" if record else "")
     )
+    console.print(
+        f"budget of each client: epsilon {question.epsilon:g}, delta {question.delta:g}, unit {question.unit.value}, "
+        + ("each row released once" if record else f"for {question.rounds} release{'s' * (question.rounds > 1)}")
+    )
+    console.print()
     console.print(_table([each for each in plans if isinstance(each, ModePlan)], record=record))
+    console.print()
     console.print(_legend(record=record, fitted=any(getattr(each, "found", None) for each in plans)), style="dim")
     for each in plans:
         if isinstance(each, NoPlan):
@@ -189,9 +193,9 @@ def render(question: Question, plans: Sequence[ModePlan | NoPlan], *, colour: bo
 def _table(plans: Sequence[ModePlan], *, record: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     fitted = any(each.found for each in plans)
-    headings = ["mode", "noise from", "client's sigma", "sd in the mean", "error of the mean"]
-    headings += ["se of a link", "smallest link"] if fitted else []
-    headings += ["releases of a row" if record else "releases"]
+    headings = ["mode", "noise from", "client's sigma", "sd of mean", "error of mean"]
+    headings += ["se of link", "smallest link"] if fitted else []
+    headings += ["per row" if record else "releases"]
     for i, heading in enumerate(headings):
         table.add_column(heading, justify="left" if i < 2 else "right", header_style="underline")
     for each in plans:
@@ -208,7 +212,9 @@ def _effect(value: float) -> str:
 
 def _legend(*, record: bool, fitted: bool) -> str:
     bound = "the largest square of a row" if record else "the clip norm"
-    text = f"sigma, sd and error (L2, all numbers together) are in units of {bound}"
+    text = f"sigma, sd and error (L2, all numbers together) in units of {bound}"
+    if record:
+        text += "; per row: releases that a row can be in"
     if fitted:
-        text += "; links in deviations per deviation, of variables that remember nothing"
+        text += "; links in deviations per deviation, smallest: likelier found than not, for variables without memory"
     return text + "."

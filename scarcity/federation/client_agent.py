@@ -49,7 +49,7 @@ from scarcity.federation.effects import (
 )
 from scarcity.federation.gossip import gossip_of
 from scarcity.federation.identity import Identity
-from scarcity.federation.layers import model_belongs, view_of
+from scarcity.federation.layers import has_view, model_belongs, view_of
 from scarcity.federation.packets import (
     MAX_REASON,
     Aborted,
@@ -263,10 +263,17 @@ class ClientCore:
 
     def local_view(self) -> FloatArray | None:
         """Return the basket's rule over the releases of the open round that gossip brought, or None: too few yet."""
-        if self._round is None:
-            return None
-        packets = self._gossip.local_view(self._round.round_id)
-        return view_of(packets, self._settings, len(self._identity.roster.clients_of(self._domain)))
+        return view_of(self._seen, self._settings, len(self._identity.roster.clients_of(self._domain)))
+
+    @property
+    def has_local_view(self) -> bool:
+        """Whether `local_view` would give one; the rule is not run."""
+        return has_view(self._seen, self._settings, len(self._identity.roster.clients_of(self._domain)))
+
+    @property
+    def _seen(self) -> tuple[Packet, ...]:
+        """The open round's contributions that gossip has brought."""
+        return () if self._round is None else self._gossip.local_view(self._round.round_id)
 
     def submit(self, update: Update) -> tuple[Receipt, list[Effect]]:
         """Contribute to the open round.

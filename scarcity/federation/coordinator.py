@@ -241,11 +241,11 @@ class CoordinatorCore:
         config = RoundConfig(
             self._settings,
             terms.noise,
-            terms.layer2_noise,
             terms.layout.schema_hash,
             terms.layout.dimension,
             roster.root,
             model_hash,
+            terms.layer2_noise,
         )
         expected = BasketManager(roster, self._settings.min_clients).expected
         self._round = _Round(self._last_round, config, now, expected)

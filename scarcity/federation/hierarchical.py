@@ -201,7 +201,7 @@ class HierarchicalFederation:
         before = dict(self._pump.counts)
         self._pump.advance(self.config.rounds.gossip_s)
         pushes, pulls = (self._pump.counts[k] - before.get(k, 0) for k in ("gossip-push", "gossip-pull"))
-        views = sum(core.local_view() is not None for core in self._clients.values())
+        views = sum(core.has_local_view for core in self._clients.values())
         return GossipReport(self._pump.now, pushes, pulls, views)
 
     def maybe_aggregate(self) -> Model | None:

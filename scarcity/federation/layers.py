@@ -174,6 +174,12 @@ def model_belongs(model: Model, round_id: int, config: RoundConfig) -> bool:
     return model.round_id < round_id and body_digest(model) == config.model_hash
 
 
+def has_view(packets: Iterable[Packet], settings: RoundSettings, members: int) -> bool:
+    """Say whether `view_of` would give a view; the same arguments, without the cost of the rule."""
+    rule = make_rule(settings.rule, byzantine_count(settings.byzantine_share, members))
+    return sum(isinstance(packet.body, CONTRIBUTIONS) for packet in packets) >= rule.min_inputs
+
+
 def view_of(packets: Iterable[Packet], settings: RoundSettings, members: int) -> FloatArray | None:
     """Return a member's view of its basket: the basket's rule over the contributions that gossip has brought.
 
@@ -185,12 +191,13 @@ def view_of(packets: Iterable[Packet], settings: RoundSettings, members: int) ->
     Returns:
         shape (d,), per unit of weight, in units of the contributions; None while they are too few for the rule.
     """
+    contributions = tuple(packets)
+    if not has_view(contributions, settings, members):
+        return None
     rule = make_rule(settings.rule, byzantine_count(settings.byzantine_share, members))
     held = {
         packet.header.sender: (packet.body.vector / packet.body.weight, float(packet.body.weight))
-        for packet in packets
+        for packet in contributions
         if isinstance(packet.body, CONTRIBUTIONS)
     }
-    if len(held) < rule.min_inputs:
-        return None
     return aggregate_by_sender(rule, held).vector

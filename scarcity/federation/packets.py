@@ -238,11 +238,11 @@ class RoundConfig:
 
     settings: RoundSettings
     noise: NoiseTerms  # of one contribution
-    layer2_noise: NoiseTerms  # of the sum over baskets; sigma 0 where there is none
     schema_hash: bytes
     dimension: int
     roster_root: bytes
     model_hash: bytes  # of the last Model, so that nobody can be shown another history; empty before the first
+    layer2_noise: NoiseTerms = NoiseTerms()  # of the sum over baskets; sigma 0 where there is none
 
 
 @attrs.frozen

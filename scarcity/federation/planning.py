@@ -207,9 +207,9 @@ class _Way:
 
 # A trust mode is a row. Mode none has no noise to plan.
 WAYS: Mapping[str, _Way] = {
-    TrustMode.LOCAL.value: _Way("each client, all of it", _seen_singly, _whole),
-    TrustMode.DISTRIBUTED.value: _Way("each client, its share", _summed, _share),
-    TrustMode.CENTRAL.value: _Way("the coordinator, once", _seen_singly, _whole),
+    TrustMode.LOCAL.value: _Way("each client", _seen_singly, _whole),
+    TrustMode.DISTRIBUTED.value: _Way("clients, in shares", _summed, _share),
+    TrustMode.CENTRAL.value: _Way("coordinator", _seen_singly, _whole),
 }
 MODES: Final = tuple(WAYS)
 
@@ -294,7 +294,15 @@ def _config(question: Question, settings: RoundSettings, layout: Layout) -> Roun
     """Return the config with which the coordinator would open the round, but for its roster."""
     terms = settings, layout, question.budget, question.rounds
     noise, layer2_noise = contribution_terms(*terms), layer2_terms(*terms, max(question.sizes))
-    return RoundConfig(settings, noise, layer2_noise, layout.schema_hash, layout.dimension, b"", b"")
+    return RoundConfig(
+        settings=settings,
+        noise=noise,
+        schema_hash=layout.schema_hash,
+        dimension=layout.dimension,
+        roster_root=b"",
+        model_hash=b"",
+        layer2_noise=layer2_noise,
+    )
 
 
 def _refuse_sizes(settings: RoundSettings, question: Question) -> None:
