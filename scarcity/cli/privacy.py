@@ -193,7 +193,7 @@ def render(question: Question, plans: Sequence[ModePlan | NoPlan], *, colour: bo
 def _table(plans: Sequence[ModePlan], *, record: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     fitted = any(each.found for each in plans)
-    headings = ["mode", "noise from", "client's sigma", "sd of mean", "error of mean"]
+    headings = ["mode", "noise from", "client's sigma", "sd of mean", "error"]
     headings += ["se of link", "smallest link"] if fitted else []
     headings += ["per row" if record else "releases"]
     for i, heading in enumerate(headings):

@@ -208,7 +208,7 @@ class _Way:
 # A trust mode is a row. Mode none has no noise to plan.
 WAYS: Mapping[str, _Way] = {
     TrustMode.LOCAL.value: _Way("each client", _seen_singly, _whole),
-    TrustMode.DISTRIBUTED.value: _Way("clients, in shares", _summed, _share),
+    TrustMode.DISTRIBUTED.value: _Way("clients' shares", _summed, _share),
     TrustMode.CENTRAL.value: _Way("coordinator", _seen_singly, _whole),
 }
 MODES: Final = tuple(WAYS)
