@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import anyio
+import attrs
 import numpy as np
 from anyio.abc import TaskGroup
 
@@ -44,19 +45,22 @@ def system_entropy(_label: EntropyLabel) -> Callable[[int], bytes]:
 def execute(plan: SwarmPlan, observe: Observer) -> Outcome:
     """Run all rounds of a plan and say what came of it.
 
+    Ctrl-C ends the run; the outcome says what had been done and charged until then.
+
     Raises:
-        KeyboardInterrupt: the run was interrupted; `observe` was told what had been done until then.
         FederationError: an actor failed (our own bug, with its cause).
     """
     refuse_unsafe(Reach.IN_PROCESS, plan.settings.mode, reproducible_noise=plan.entropy is not None)
     run = _Run(plan, observe)
     try:
         anyio.run(run.main, backend=plan.backend)
+    except KeyboardInterrupt:
+        return attrs.evolve(run.outcome(), interrupted=True)
     except BaseExceptionGroup as group:
         # trio wraps what a task raised; an interrupt is one interrupt.
-        if group.subgroup(KeyboardInterrupt) is not None:
-            raise KeyboardInterrupt from None
-        raise
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        return attrs.evolve(run.outcome(), interrupted=True)
     return run.outcome()
 
 

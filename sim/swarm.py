@@ -289,15 +289,13 @@ def run_swarm(config: SwarmConfig, *, execute: Execute | None = None, observe: O
         if observe is not None:
             observe(said, now)
 
-    interrupted = False
     start = time.perf_counter()
     try:
         outcome = (execute or _live())(plan, tell)
     except KeyboardInterrupt:
-        interrupted, outcome = True, record.outcome()
-    seconds = time.perf_counter() - start
-    result = _evaluate(config, plan, outcome, seconds)
-    if interrupted:
+        outcome = attrs.evolve(record.outcome(), interrupted=True)
+    result = _evaluate(config, plan, outcome, time.perf_counter() - start)
+    if outcome.interrupted:
         last = f"interrupted: {record.num_contributions} contributions had been made, {result.rounds} models"
         return attrs.evolve(result, status=STATUS_INTERRUPTED, last_line=last)
     return result
