@@ -147,7 +147,7 @@ def test_a_schema_without_scales_has_no_unit_record(tmp_path: Path, capsys: pyte
 
 @pytest.mark.parametrize("path", [["privacy", "plan"], ["doctor"]])
 def test_the_help_is_complete(path: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(cli.scarcity, [*path, "-h"]) == 0
+    assert cli.run(cli.scarcity, [*path, "--help"]) == 0
     text = capsys.readouterr().out
     command: click.Command | None = cli.scarcity
     for name in path:
