@@ -111,7 +111,7 @@ class Question:
     rounds: int = attrs.field(default=1, validator=_int_in(1, 1_000_000))
     unit: Unit = Unit.CLIENT
     quorum: float = RoundSettings().quorum
-    max_colluders: int = 0
+    max_colluders: int = attrs.field(default=0, validator=_int_in(0, MAX_PARTICIPANTS))
     clip_norm: float = 1.0
 
     def __attrs_post_init__(self) -> None:

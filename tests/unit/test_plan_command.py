@@ -95,6 +95,7 @@ def test_a_delta_that_would_show_a_whole_record_is_cautioned(schema: str, capsys
         (["--clients", "9", "--dimension", "10000000"], "dimension must be a whole number from 1 to 1000000"),
         ([*ARRAYS, "--rounds", "0"], "rounds must be a whole number from 1"),
         ([*ARRAYS, "--baskets", "99"], "baskets must be at most clients"),
+        ([*ARRAYS, "--max-colluders", "-1"], "max_colluders must be a whole number from 0"),
         ([*ARRAYS, "--quorum", "0"], "a quorum of zero"),
         ([*ARRAYS, "--clip-norm", "0"], "clip_norm must be a positive finite number"),
         ([*ARRAYS, "--mode", "best"], "mode must be one of local, distributed, central, got 'best'"),
