@@ -28,12 +28,15 @@ from scarcity.federation.privacy_guard import (
     PrivacyParams,
     contribution_terms,
     layer2_terms,
+    layout_fault,
+    noise_fault,
+    noise_share,
     open_filter,
     open_layer2_filter,
     replay_ledger,
 )
 from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id, largest_basket, sign_roster
-from scarcity.federation.sums import MARK, MIN_CLEAN_BASKETS, marks_of, min_members
+from scarcity.federation.sums import MARK, MIN_CLEAN_BASKETS, marks_of, min_members, min_survivors
 from scarcity.federation.validator import ValidatorLimits
 
 _AVERAGE = "average"
@@ -157,8 +160,8 @@ def refuse_combinations(settings: RoundSettings) -> None:
 
 def refuse_layout(settings: RoundSettings, layout: Layout) -> None:
     """Raise ConfigError for vectors that cannot be protected under these settings."""
-    if settings.mode is not TrustMode.NONE and settings.unit is Unit.RECORD and layout.noise_scales.all():
-        raise ConfigError("unit record needs vectors of the record form: an engine whose schema has public scales")
+    if fault := layout_fault(settings, layout):
+        raise ConfigError(fault)
 
 
 @attrs.frozen(kw_only=True)
@@ -196,6 +199,12 @@ class Assembly:
         noise = contribution_terms(self.settings, layout, self.budget, self.planned_rounds)
         largest = largest_basket(roster)
         layer2_noise = layer2_terms(self.settings, layout, self.budget, self.planned_rounds, largest)
+        if fault := noise_fault(self.settings, noise, layer2_noise):
+            raise ConfigError(f"{self.budget} for {self.planned_rounds} rounds: {fault}")
+        if self.settings.mode is TrustMode.DISTRIBUTED:
+            # The largest basket has the smallest shares: what cannot be shared is refused here, not in mid-round.
+            needed = min_survivors(self.settings, max(largest, self.settings.min_clients))
+            noise_share(noise.sigma, layout, needed, self.settings.max_colluders)
         return RoundTerms(noise, layer2_noise, layout)
 
     def client(
