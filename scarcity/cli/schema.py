@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import click
@@ -34,7 +35,7 @@ def infer(
         require_writable(out, "--out", replace=force)
     inferred = infer_schema(file, columns_of(party, domain, time, variables))
     text = schema_text(inferred, file.name)
-    click.echo(WARNING, err=True)
+    click.echo(textwrap.fill(WARNING, 80), err=True)
     if out is None:
         click.echo(text, nl=False)
         return

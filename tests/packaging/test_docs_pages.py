@@ -12,7 +12,7 @@ import pytest
 
 from tests.samples import ROOT, difference, run, samples
 
-PAGES = ("docs/tutorial.md", "docs/howto/own-data.md", "docs/howto/model-file.md")
+PAGES = ("docs/tutorial.md", "docs/how-to-own-data.md", "docs/how-to-model-file.md")
 WITHOUT_MKDOCS = "the extra [docs] is not installed: the site cannot be built"
 
 

@@ -128,3 +128,11 @@ def test_a_scale_of_zero_is_refused_in_one_line_by_file_and_variable(tmp_path: P
     path.write_text(f'[[variables]]\nname = "x"\nscale = {scale}\n')
     with pytest.raises(LocalError, match=r"schema .*schema.toml: variable 'x': scale must"):
         read_schema(path)
+
+
+def test_a_nest_of_brackets_is_refused_in_one_line(tmp_path: Path) -> None:
+    for name in ("schema.json", "schema.toml"):
+        path = tmp_path / name
+        path.write_text(("x = " if name.endswith("toml") else "") + "[" * 100_000)
+        with pytest.raises(ConfigError, match="not TOML or JSON"):
+            read_schema(path)
