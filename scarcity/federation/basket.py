@@ -308,15 +308,16 @@ class BasketCore:
 
     def _on_contribution(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         kept = self._keep(packet)
-        self._gossip.offer(packet)  # the basket is a peer too: who pulls from it gets what it was sent directly
-        return [*kept, Send(sender, self._ack(packet)), *self._evaluate(now)]
+        # The basket is a peer too: who pulls from it gets what it was sent directly.
+        self._gossip.offer(packet, kept.entry.payload)
+        return [kept, Send(sender, self._ack(packet)), *self._evaluate(now)]
 
-    def _keep(self, packet: Packet) -> list[Effect]:
+    def _keep(self, packet: Packet) -> Persist:
         """Make a contribution durable and buffer it; it counts in the open round or, late, in the next one."""
         head = packet.header
         self._buffer.add(head.sender, head.round_id, packet)
         self.trust.contributed(head.sender)
-        return [Persist(Entry("receipt", f"{head.round_id}/{head.sender}", encode_packet(packet)))]
+        return Persist(Entry("receipt", f"{head.round_id}/{head.sender}", encode_packet(packet)))
 
     def _ack(self, packet: Packet) -> Packet:
         return self._say(Ack(body_digest(packet.body)), packet.header.round_id)
@@ -534,8 +535,8 @@ class BasketCore:
         if held is None or not model_belongs(model, held.round_id, held.config):
             return [Reject(sender, f"a model of round {model.round_id} that no config held here announces")]
         self._model_packet = packet
-        self._gossip.offer(packet)
         kept = Persist(Entry("model", str(model.round_id), encode_packet(packet)))
+        self._gossip.offer(packet, kept.entry.payload)
         if model.round_id == held.round_id:
             self._leave_round()
         return [kept, *self._to_members(packet), Emit(ModelAccepted(self.basket_id, model))]
@@ -571,7 +572,7 @@ class BasketCore:
             elif refusal := self._validator.check(item, author, now, self._expected):
                 effects += self._again(item, author, refusal)
             else:
-                effects += [*self._keep(item), Send(author, self._ack(item))]
+                effects += [self._keep(item), Send(author, self._ack(item))]
         return [*effects, *self._evaluate(now)]
 
     def _on_pull(self, packet: Packet, sender: str, _now: float) -> list[Effect]:

@@ -465,8 +465,9 @@ class ClientCore:
         held.sent = self._say(body, held.round_id)
         held.state = ClientState.CONTRIBUTED
         self._spend(update)
-        self._gossip.offer(held.sent)
-        kept = Persist(Entry("contribution", str(held.round_id), encode_packet(held.sent)))
+        encoded = encode_packet(held.sent)
+        self._gossip.offer(held.sent, encoded)
+        kept = Persist(Entry("contribution", str(held.round_id), encoded))
         made = Emit(ContributionMade(self.client_id, held.round_id, kind_of(body)))
         return [kept, Send(self._basket, held.sent), *self._commit(held), made]
 
@@ -547,8 +548,9 @@ class ClientCore:
         if held is None or not model_belongs(model, held.round_id, held.config):
             return [Reject(sender, f"a model of round {model.round_id} that no config held here announces")]
         self._model_packet = packet
-        self._gossip.offer(packet)
-        effects: list[Effect] = [Persist(Entry("model", str(model.round_id), encode_packet(packet)))]
+        encoded = encode_packet(packet)
+        self._gossip.offer(packet, encoded)
+        effects: list[Effect] = [Persist(Entry("model", str(model.round_id), encoded))]
         if self._learner is not None:
             self._learner.receive_model(model)
         effects.append(Emit(ModelAccepted(self.client_id, model)))
