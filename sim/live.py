@@ -78,6 +78,7 @@ class RowFeeder:
         self, party: Party, agent: FederationClientAgent, rounds: int, forge: Callable[[Update], Update] | None
     ) -> None:
         self._parts = list(zip(np.array_split(party.rows, rounds), np.array_split(party.times, rounds), strict=True))
+        self._num_fed = 0
         self._agent = agent
         self._forge = forge
         self._honest: Update | None = None
@@ -89,11 +90,9 @@ class RowFeeder:
 
     def update_for(self, round_id: int) -> Update | None:
         """Feed the parts up to this round's and return the update."""
-        while self._parts and round_id > 0:
-            rows, times = self._parts.pop(0)
+        for rows, times in self._parts[self._num_fed : round_id]:
             self._agent.engine.process_rows(rows, [int(time) for time in times])
-            round_id -= 1
-            break
+            self._num_fed += 1
         self._honest = self._agent.update_for(round_id)
         return self._honest if self._honest is None or self._forge is None else self._forge(self._honest)
 
