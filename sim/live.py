@@ -78,9 +78,9 @@ class RowFeeder:
         self, party: Party, agent: FederationClientAgent, rounds: int, forge: Callable[[Update], Update] | None
     ) -> None:
         self._parts = list(zip(np.array_split(party.rows, rounds), np.array_split(party.times, rounds), strict=True))
-        self._num_fed = 0
         self._agent = agent
         self._forge = forge
+        self._num_fed = 0
         self._honest: Update | None = None
 
     @property
@@ -89,12 +89,16 @@ class RowFeeder:
         return self._agent.layout
 
     def update_for(self, round_id: int) -> Update | None:
-        """Feed the parts up to this round's and return the update."""
+        """Feed the parts up to this round's and return the update.
+
+        Raises:
+            InsufficientInputs: too few rows; the client declines the round.
+        """
         for rows, times in self._parts[self._num_fed : round_id]:
             self._agent.engine.process_rows(rows, [int(time) for time in times])
-            self._num_fed += 1
-        self._honest = self._agent.update_for(round_id)
-        return self._honest if self._honest is None or self._forge is None else self._forge(self._honest)
+        self._num_fed = max(self._num_fed, round_id)
+        self._honest = self._agent.get_shareable_update()
+        return self._honest if self._forge is None else self._forge(self._honest)
 
     def accepted(self, _update: Update) -> None:
         """Spend the rows; a liar's too, so that it looks like the others."""

@@ -17,6 +17,7 @@ import attrs
 
 import scarcity
 from scarcity.engine import Relation, VarFit, relations_of
+from scarcity.engine.schema_file import read_schema
 from scarcity.engine.vector import Form
 from scarcity.errors import ConfigError
 from scarcity.federation.aggregator import RULES
@@ -35,7 +36,7 @@ from sim.report import (
     SwarmResult,
 )
 from sim.sources import Party, Source, flights, split_rounds, unusable
-from sim.tables import TableColumns, read_schema, table_source
+from sim.tables import TableColumns, table_source
 from sim.truth import synthetic
 
 # Layer 1's rule by trust mode: masked and clean contributions can only be averaged.

@@ -34,7 +34,6 @@ from scarcity.engine.vector import Form, vector_dimension
 from scarcity.errors import (
     AlreadySubmittedError,
     ConfigError,
-    InsufficientInputs,
     LocalError,
     PrivacyBudgetExceeded,
     RemoteError,
@@ -137,7 +136,11 @@ class Learner(Protocol):
         """How its updates are laid out; None: a plain array, clipped as a whole."""
 
     def update_for(self, round_id: int) -> Update | None:
-        """Return the update for a round that opens, None when there is nothing new."""
+        """Return the update for a round that opens; None: the owner submits it later.
+
+        Raises:
+            LocalError: there is nothing to contribute; the client declines, so that nobody waits for it.
+        """
 
     def accepted(self, update: Update) -> None:
         """Learn that the update is released: its rows are spent."""
@@ -369,11 +372,9 @@ class ClientCore:
         return [*effects, *self._begin(self._round)]
 
     def _begin(self, held: _Round) -> list[Effect]:
-        update = self._learner.update_for(held.round_id) if self._learner else None
-        if update is None:
-            return []
         try:
-            return self._contribute(held, update)
+            update = self._learner.update_for(held.round_id) if self._learner else None
+            return [] if update is None else self._contribute(held, update)
         except (PrivacyBudgetExceeded, LocalError) as error:
             return self._decline(held, str(error))
 
@@ -668,11 +669,12 @@ class FederationClientAgent:
         return self._offered[0]
 
     def update_for(self, round_id: int) -> Update | None:  # noqa: ARG002  a learner of another kind may need the round
-        """Return the shareable update, None when there is nothing new."""
-        try:
-            return self.get_shareable_update()
-        except InsufficientInputs:
-            return None
+        """Return the shareable update.
+
+        Raises:
+            InsufficientInputs: too few new rows to form a product.
+        """
+        return self.get_shareable_update()
 
     def accepted(self, update: Update) -> None:
         """Learn that an update is released: its rows are never offered again."""
