@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from scarcity.engine.arrays import BoolArray, FloatArray, IntArray
+from scarcity.engine.arrays import BoolArray, FloatArray, IntArray, pack_symmetric, unpack_symmetric
 from scarcity.engine.schema import Schema
 from scarcity.engine.var import public_scales
 from scarcity.engine.vector import difference_products, vector_dimension, window_gram
@@ -217,7 +217,7 @@ class RowStream:
                 [
                     part.start_at,
                     part.start,
-                    part.gram.astype("<f8").tobytes(),
+                    pack_symmetric(part.gram).astype("<f8").tobytes(),
                     part.level.astype("<f8").tobytes(),
                     part.products.astype("<i8").tobytes(),
                 ]
@@ -252,7 +252,7 @@ class RowStream:
                     Part(
                         int(start_at),
                         int(start),
-                        np.frombuffer(gram, dtype="<f8").reshape(size, size).copy(),
+                        unpack_symmetric(np.frombuffer(gram, dtype="<f8"), size),
                         np.frombuffer(level, dtype="<f8").reshape(1 + p).copy(),
                         np.frombuffer(products, dtype="<i8").reshape(dimension).copy(),
                     )

@@ -188,7 +188,8 @@ def window_gram(z: FloatArray, valid: BoolArray, lags: int) -> FloatArray:
     windows = np.ones((size - lags, 1 + p * (lags + 1)))
     for lag in range(lags + 1):
         windows[:, 1 + lag * p : 1 + (lag + 1) * p] = z[lags - lag : size - lag]
-    windows[~usable] = 0.0
+    if not usable.all():
+        windows[~usable] = 0.0
     return windows.T @ windows
 
 
