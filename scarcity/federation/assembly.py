@@ -17,7 +17,7 @@ from nacl.signing import SigningKey
 from scarcity.errors import ConfigError
 from scarcity.federation.aggregator import DEFAULT_RULE, RULES
 from scarcity.federation.basket import BasketCore
-from scarcity.federation.client_agent import ClientCore, Learner
+from scarcity.federation.client import ClientCore, Learner
 from scarcity.federation.coordinator import CoordinatorCore, RoundTerms
 from scarcity.federation.effects import EntropySource
 from scarcity.federation.identity import Identity

@@ -26,7 +26,8 @@ from scarcity.errors import (
 )
 from scarcity.federation.assembly import Assembly, Seats, refuse_layout, round_settings, seat
 from scarcity.federation.basket import BasketCore, BasketState
-from scarcity.federation.client_agent import ClientCore, FederationClientAgent, Receipt
+from scarcity.federation.client import ClientCore, Receipt
+from scarcity.federation.client_agent import FederationClientAgent
 from scarcity.federation.coordinator import CoordinatorCore, CoordinatorState
 from scarcity.federation.effects import EntropyLabel, EntropySource, Event, Reject, Waiting
 from scarcity.federation.packets import Model, RoundSettings, TrustMode, Update

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scarcity.federation.basket import BasketManager, BasketState
-from scarcity.federation.client_agent import ClientState
+from scarcity.federation.client import ClientState
 from scarcity.federation.codec import body_digest, decode_packet, encode_packet
 from scarcity.federation.effects import BasketAbsent, BasketClosed, Emit, Persist, RoundDeclined, Send
 from scarcity.federation.packets import (
@@ -206,7 +206,7 @@ def test_silence_does_not_lower_the_number_of_liars_that_the_rule_withstands() -
         world.submit(f"a{i}", VECTOR)
     world.close()
     (closed,) = world.net.events_of(BasketClosed)
-    assert basket(world)._rule(basket(world)._round).f == 2
+    assert basket(world)._round.collection.rule.f == 2
     assert closed.aggregate.rule.startswith("trmean")
 
 

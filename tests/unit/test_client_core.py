@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scarcity.errors import AlreadySubmittedError, ConfigError, LocalError, PrivacyBudgetExceeded
-from scarcity.federation.client_agent import ClientCore, ClientState
+from scarcity.federation.client import ClientCore, ClientState
 from scarcity.federation.codec import body_digest, decode_packet
 from scarcity.federation.effects import Effect, Emit, Persist, Reject, RoundDeclined, Send, SetTimer
 from scarcity.federation.packets import (
@@ -470,7 +470,7 @@ def test_a_roster_with_another_key_for_this_client_is_refused() -> None:
     roster = Roster("fed", 2, tuple(members))
     notice = RosterNotice(roster.canonical, sign_roster(roster, world.seats.operator_key))
     effects = world.tell("basket/a", "a1", world.say(COORDINATOR, notice, 0, to="a1"))
-    assert "another key" in reasons(effects)[0]
+    assert "its key" in reasons(effects)[0]
     assert world.clients["a1"].state is ClientState.OPEN
 
 
