@@ -121,6 +121,7 @@ class Outcome:
         ends: how each round ended.
         absences: domain -> (members that were there, members needed) in the last round, of baskets that were Absent.
         budget_spent: somebody declined because its budget did not reach.
+        interrupted: the run was ended by hand.
     """
 
     models: tuple[Model, ...] = ()
@@ -131,6 +132,7 @@ class Outcome:
     ends: tuple[RoundEnd, ...] = ()
     absences: Mapping[str, tuple[int, int]] = attrs.field(factory=dict)
     budget_spent: bool = False
+    interrupted: bool = False
 
 
 Observer = Callable[[Event | Waiting, float], None]

@@ -17,6 +17,7 @@ import attrs
 
 import scarcity
 from scarcity.engine import Relation, VarFit, relations_of
+from scarcity.engine.schema_file import read_schema
 from scarcity.engine.vector import Form
 from scarcity.errors import ConfigError
 from scarcity.federation.aggregator import RULES
@@ -35,7 +36,7 @@ from sim.report import (
     SwarmResult,
 )
 from sim.sources import Party, Source, flights, split_rounds, unusable
-from sim.tables import TableColumns, read_schema, table_source
+from sim.tables import TableColumns, table_source
 from sim.truth import synthetic
 
 # Layer 1's rule by trust mode: masked and clean contributions can only be averaged.
@@ -288,15 +289,13 @@ def run_swarm(config: SwarmConfig, *, execute: Execute | None = None, observe: O
         if observe is not None:
             observe(said, now)
 
-    interrupted = False
     start = time.perf_counter()
     try:
         outcome = (execute or _live())(plan, tell)
     except KeyboardInterrupt:
-        interrupted, outcome = True, record.outcome()
-    seconds = time.perf_counter() - start
-    result = _evaluate(config, plan, outcome, seconds)
-    if interrupted:
+        outcome = attrs.evolve(record.outcome(), interrupted=True)
+    result = _evaluate(config, plan, outcome, time.perf_counter() - start)
+    if outcome.interrupted:
         last = f"interrupted: {record.num_contributions} contributions had been made, {result.rounds} models"
         return attrs.evolve(result, status=STATUS_INTERRUPTED, last_line=last)
     return result

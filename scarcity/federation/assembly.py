@@ -28,12 +28,15 @@ from scarcity.federation.privacy_guard import (
     PrivacyParams,
     contribution_terms,
     layer2_terms,
+    layout_fault,
+    noise_fault,
+    noise_share,
     open_filter,
     open_layer2_filter,
     replay_ledger,
 )
 from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id, largest_basket, sign_roster
-from scarcity.federation.sums import MARK, MIN_CLEAN_BASKETS, marks_of, min_members
+from scarcity.federation.sums import MARK, MIN_CLEAN_BASKETS, marks_of, min_members, min_survivors
 from scarcity.federation.validator import ValidatorLimits
 
 _AVERAGE = "average"
@@ -157,8 +160,35 @@ def refuse_combinations(settings: RoundSettings) -> None:
 
 def refuse_layout(settings: RoundSettings, layout: Layout) -> None:
     """Raise ConfigError for vectors that cannot be protected under these settings."""
-    if settings.mode is not TrustMode.NONE and settings.unit is Unit.RECORD and layout.noise_scales.all():
-        raise ConfigError("unit record needs vectors of the record form: an engine whose schema has public scales")
+    if fault := layout_fault(settings, layout):
+        raise ConfigError(fault)
+
+
+def round_terms(
+    settings: RoundSettings, layout: Layout, budget: PrivacyParams, planned_rounds: int, largest: int
+) -> RoundTerms:
+    """Return what rounds are about, with the noise for which the budget lasts.
+
+    Args:
+        settings: the rules of every round.
+        layout: of the vectors.
+        budget: of each client, for life, as promised.
+        planned_rounds: rounds that the budget has to last for (unit client).
+        largest: members of the largest basket.
+
+    Raises:
+        ConfigError: vectors that cannot be protected, or noise that cannot be drawn or shared.
+    """
+    refuse_layout(settings, layout)
+    noise = contribution_terms(settings, layout, budget, planned_rounds)
+    layer2_noise = layer2_terms(settings, layout, budget, planned_rounds, largest)
+    if fault := noise_fault(settings, noise, layer2_noise):
+        raise ConfigError(f"{budget} for {planned_rounds} rounds: {fault}")
+    if settings.mode is TrustMode.DISTRIBUTED:
+        # The largest basket has the smallest shares: what cannot be shared is refused here, not in mid-round.
+        needed = min_survivors(settings, max(largest, settings.min_clients))
+        noise_share(noise.sigma, layout, needed, settings.max_colluders)
+    return RoundTerms(noise, layer2_noise, layout)
 
 
 @attrs.frozen(kw_only=True)
@@ -192,11 +222,7 @@ class Assembly:
 
     def terms(self, layout: Layout, roster: Roster) -> RoundTerms:
         """Return what rounds are about, with the noise for which the budget lasts."""
-        refuse_layout(self.settings, layout)
-        noise = contribution_terms(self.settings, layout, self.budget, self.planned_rounds)
-        largest = largest_basket(roster)
-        layer2_noise = layer2_terms(self.settings, layout, self.budget, self.planned_rounds, largest)
-        return RoundTerms(noise, layer2_noise, layout)
+        return round_terms(self.settings, layout, self.budget, self.planned_rounds, largest_basket(roster))
 
     def client(
         self,

@@ -160,7 +160,7 @@ class CoordinatorCore:
     def fire(self, timer: str, now: float) -> list[Effect]:
         """End a stage of the sum, or stop waiting for baskets."""
         held = self._round
-        if held is None or (timer == SUM_TIMER) != (held.host is not None):
+        if held is None or timer != (_PATIENCE if held.host is None else SUM_TIMER):
             return []
         return self.close_stage(now)
 

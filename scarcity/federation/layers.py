@@ -35,6 +35,8 @@ from scarcity.federation.packets import (
 # releases are in lattice units already, whose noise alone spans thousands of units: 16 further bits lose nothing.
 _CLEAN_BITS = 36
 _RELEASED_BITS = 16
+# Clean sums of lattice rows are integers near 2^45 already; their mean times the weight is off by less than this.
+_LATTICE_BITS = 8
 # Half of int64 is the ring's sign; the other half is shared by all baskets of a round.
 _RING_BITS = 62
 
@@ -112,11 +114,13 @@ def aggregate_of_sum(total: IntArray, weights: Mapping[str, int], noise_variance
 
 
 def layer2_scale(config: RoundConfig) -> int:
-    """Return the lattice steps per unit with which totals enter Layer 2."""
+    """Return the lattice steps per unit with which a round's totals enter Layer 2."""
     mode = config.settings.mode
     if mode in (TrustMode.DISTRIBUTED, TrustMode.CENTRAL) or config.layer2_noise.sigma > 0:
         return 1  # totals are integers, or noise is added on the contributions' own lattice
-    return 1 << (_CLEAN_BITS if mode is TrustMode.NONE else _RELEASED_BITS)
+    if mode is TrustMode.NONE:
+        return 1 << (_LATTICE_BITS if config.noise.steps else _CLEAN_BITS)
+    return 1 << _RELEASED_BITS
 
 
 def layer2_bits(num_baskets: int) -> int:
@@ -162,7 +166,8 @@ def contribution_unit(config: RoundConfig) -> float:
 
     Plain arrays are clipped to clip_norm = K lattice steps; records stay in lattice units, which the engine reads.
     """
-    if config.noise.steps and config.settings.unit is Unit.CLIENT:
+    clipped = config.settings.mode is not TrustMode.NONE and config.settings.unit is Unit.CLIENT
+    if config.noise.steps and clipped:
         return config.settings.clip_norm / config.noise.steps
     return 1.0
 

@@ -51,6 +51,7 @@ from scarcity.privacy import (
     noise_share_sigma,
     rounded_gaussian,
 )
+from scarcity.privacy.mechanisms import SIGMA_MAX, SIGMA_MIN
 
 __all__ = [
     "GaussianEvent",
@@ -69,6 +70,8 @@ __all__ = [
 ]
 
 LEDGER = "ledger"
+# Layer 2 sums [weight, vector], and a secure sum takes 10^6 numbers.
+MAX_DIMENSION = 999_999
 # The steps that clip_norm is divided into, per root of the dimension: enough that truncation costs less than a
 # thousandth of the norm.
 _STEPS_PER_ROOT_DIMENSION = 1024
@@ -82,7 +85,7 @@ class Layout:
     Attributes:
         schema_hash: names the schema; empty for plain arrays.
         dimension: d.
-        steps: K, the lattice steps that the bound (of a vector, or of a row) equals; 0 in mode none.
+        steps: K, the lattice steps that the bound (of a vector, or of a row) equals; 0 where there is no lattice.
         sensitivity: L2 sensitivity under ZERO_OUT, in lattice units; 0 in mode none.
         noise_scales: shape (d,), factor on sigma for each coordinate; 0 marks a public count, which gets no noise.
     """
@@ -110,6 +113,12 @@ def clean_layout(dimension: int, schema_hash: bytes = b"") -> Layout:
     return Layout(schema_hash, dimension, 0, 0.0, np.zeros(dimension))
 
 
+def unprotected_layout(layout: Layout) -> Layout:
+    """Return a layout as mode none has it: no noise. Sums of lattice rows stay integers, in lattice units."""
+    steps = 0 if layout.noise_scales.all() else layout.steps
+    return Layout(layout.schema_hash, layout.dimension, steps, 0.0, np.zeros(layout.dimension))
+
+
 def default_layout(settings: RoundSettings, dimension: int, schema_hash: bytes = b"") -> Layout:
     """Return the layout of an array of which nothing but its size is known.
 
@@ -124,6 +133,48 @@ def default_layout(settings: RoundSettings, dimension: int, schema_hash: bytes =
             "whose engine has a schema with public scales; a plain array has unit client"
         )
     return array_layout(dimension, schema_hash)
+
+
+def layout_fault(settings: RoundSettings, layout: Layout) -> str:
+    """Say why vectors of a layout cannot be protected under these settings, empty if they can.
+
+    Unit client protects one vector that is clipped and noised as a whole: public counts in it would leave in clear,
+    scaled by a norm that is not public. Unit record needs to know what one record can change.
+    """
+    if not 1 <= layout.dimension <= MAX_DIMENSION:
+        return f"a vector must have 1 to {MAX_DIMENSION} numbers, not {layout.dimension}"
+    if settings.mode is TrustMode.NONE:
+        return ""
+    if settings.unit is Unit.RECORD:
+        bad = bool(layout.noise_scales.all())
+        return "unit record needs vectors of the record form: an engine whose schema has public scales" if bad else ""
+    if not (layout.noise_scales == 1.0).all() or layout.sensitivity != layout.steps:
+        return "unit client needs vectors without public counts: an agent of form 'mean', or unit record for this one"
+    return ""
+
+
+def noise_fault(settings: RoundSettings, noise: NoiseTerms, layer2_noise: NoiseTerms) -> str:
+    """Say why noise cannot be drawn under these terms, empty if it can."""
+    if settings.mode is TrustMode.NONE:
+        return ""
+    drawn = [noise] if settings.layer2_share < 1 else []
+    drawn += [layer2_noise] if settings.layer2_share > 0 else []
+    for terms in drawn:
+        positive = terms.steps >= 1 and 0 < terms.sensitivity < np.inf and 0 < terms.least_scale <= 1
+        if not (positive and terms.sigma * terms.least_scale >= SIGMA_MIN and terms.sigma <= SIGMA_MAX):
+            return f"noise must lie in [{SIGMA_MIN:g}, 2^36] lattice steps and its terms be positive, got {terms}"
+    return ""
+
+
+def require_budget(ledger: PrivacyFilter, noises: Mapping[str, NoiseTerms], rows: tuple[int, int] | None) -> None:
+    """Refuse a round that the ledger cannot pay, and charge nothing.
+
+    Raises:
+        PrivacyBudgetExceeded: the round's events do not fit together.
+    """
+    events = {layer: event_of(noise) for layer, noise in noises.items() if noise.sigma > 0}
+    if not ledger.admits(events.values(), rows):
+        raise PrivacyBudgetExceeded(f"{events}, rows={rows}", str(ledger.remaining(rows)), ledger.ledger_id)
 
 
 def relation_of(settings: RoundSettings) -> NeighboringRelation:
@@ -163,7 +214,7 @@ def contribution_terms(
     """
     share = 1.0 - settings.layer2_share
     if settings.mode is TrustMode.NONE:
-        return NoiseTerms()
+        return NoiseTerms(steps=layout.steps)
     sigma = _sigma(settings, layout.sensitivity, share, budget, planned_rounds) if share > 0 else 0.0
     return NoiseTerms(layout.steps, layout.sensitivity, sigma, layout.least_scale)
 
@@ -231,11 +282,8 @@ def reserve_round(
     Raises:
         PrivacyBudgetExceeded: they do not fit together; nothing is charged.
     """
+    require_budget(ledger, noises, rows)
     events = {layer: event_of(noise) for layer, noise in noises.items() if noise.sigma > 0}
-    if not ledger.admits(events.values(), rows):
-        raise PrivacyBudgetExceeded(
-            f"{release_id}: {events}, rows={rows}", str(ledger.remaining(rows)), ledger.ledger_id
-        )
     reserved = {layer: ledger.reserve(event, f"{release_id}/{layer}", layer, rows) for layer, event in events.items()}
     entries = [ledger_entry(record) for _, record in reserved.values()]
     return {layer: reservation for layer, (reservation, _) in reserved.items()}, entries
@@ -317,11 +365,12 @@ def unprotected(update: Update, layout: Layout) -> Unprotected:
     return Unprotected(layout.schema_hash, np.asarray(update.vector, dtype=np.float64), update.weight)
 
 
-def check_update(update: Update, layout: Layout) -> None:
-    """Refuse an update that was made for another schema or dimension.
+def check_update(update: Update, settings: RoundSettings, layout: Layout) -> None:
+    """Refuse an update that could not be released, before anything is charged for it.
 
     Raises:
-        SchemaMismatchError: the round was opened for another one.
+        SchemaMismatchError: the round was opened for another schema or dimension.
+        InvalidUpdate: a weight, dtype or value that the round does not let a contribution have.
     """
     if update.vector.size != layout.dimension or update.schema_hash != layout.schema_hash:
         raise SchemaMismatchError(
@@ -329,6 +378,11 @@ def check_update(update: Update, layout: Layout) -> None:
             f"{update.schema_hash.hex()[:12] or '(none)'}; the round has {layout.dimension} under "
             f"{layout.schema_hash.hex()[:12] or '(none)'}"
         )
+
+    if settings.mode is not TrustMode.NONE:
+        _lattice(update, settings, layout)
+    elif update.weight > settings.max_rows:
+        raise InvalidUpdate(f"update of {update.client_id}: weight {update.weight}, max_rows is {settings.max_rows}")
 
 
 def _lattice(update: Update, settings: RoundSettings, layout: Layout) -> IntArray:
@@ -338,6 +392,12 @@ def _lattice(update: Update, settings: RoundSettings, layout: Layout) -> IntArra
         return clip_to_lattice(np.asarray(update.vector, dtype=np.float64), settings.clip_norm, layout.steps)
     if update.vector.dtype != np.int64:
         raise InvalidUpdate(f"update of {update.client_id}: unit record sends int64 sums, got {update.vector.dtype}")
+    if update.weight > settings.max_rows:
+        raise InvalidUpdate(f"update of {update.client_id}: weight {update.weight}, max_rows is {settings.max_rows}")
+    # A product of two coordinates of a row is at most K^2: what is larger is no sum over that many rows.
+    bound = update.weight * layout.steps**2
+    if int(update.vector.max()) > bound or int(update.vector.min()) < -bound:
+        raise InvalidUpdate(f"update of {update.client_id}: a value is beyond weight * K^2 = {bound}")
     return update.vector.astype(np.int64)
 
 
