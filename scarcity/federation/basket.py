@@ -138,6 +138,7 @@ class _Round:
     declined: dict[str, str] = attrs.field(factory=dict)
     host: SumHost | None = None
     aggregate: Aggregate | None = None
+    fresh: set[str] = attrs.field(factory=set)  # whose contribution to this very round has come
 
     @property
     def round_id(self) -> int:
@@ -317,6 +318,8 @@ class BasketCore:
         head = packet.header
         self._buffer.add(head.sender, head.round_id, packet)
         self.trust.contributed(head.sender)
+        if self._round is not None and head.round_id == self._round.round_id:
+            self._round.fresh.add(head.sender)
         return Persist(Entry("receipt", f"{head.round_id}/{head.sender}", encode_packet(packet)))
 
     def _ack(self, packet: Packet) -> Packet:
@@ -331,7 +334,8 @@ class BasketCore:
         if code is Code.DUPLICATE:
             return []
         if isinstance(packet.body, CONTRIBUTIONS) and code is Code.EQUIVOCATION:
-            proofs = (proof for proof in self._validator.proofs.values() if proof.author == packet.header.sender)
+            # Once a place: who signs a thousand more must not fill the disk with them.
+            proofs = (proof for proof in self._validator.proofs.values() if proof.second is packet)
             return [*(effect for proof in proofs for effect in self._convict(proof)), refusal]
         return [refusal]
 
@@ -408,7 +412,7 @@ class BasketCore:
             if heard.verdict is Verdict.WAIT:
                 return heard
             forced = True
-        return self._scheduler.decide(
+        decision = self._scheduler.decide(
             members=members,
             arrived=arrived,
             declined=declined,
@@ -417,6 +421,17 @@ class BasketCore:
             min_inputs=self._min_inputs(held),
             forced=forced,
         )
+        until = held.opened_at + min(self._settings.close_s, self._settings.deadline_s)
+        if decision.verdict is Verdict.CLOSE and not forced and now < until and self._late_alone(held):
+            return attrs.evolve(decision, verdict=Verdict.WAIT, until=until)
+        return decision
+
+    def _late_alone(self, held: _Round) -> bool:
+        """Say whether a member counts by a late contribution alone: its newer one is on its way, and is waited for.
+
+        Closing at once would make it late for ever, at half its weight.
+        """
+        return any(name not in held.fresh and name not in held.declined for name in self._arrived(held))
 
     def _close_by_rule(self, held: _Round) -> list[Effect]:
         entries = self._buffer.close(held.round_id)

@@ -104,7 +104,15 @@ from scarcity.federation.privacy_guard import (
 from scarcity.federation.reconciler import merge_model
 from scarcity.federation.roster import COORDINATOR, basket_id, largest_basket, verify_roster
 from scarcity.federation.sums import SumMark, SumParticipant, basket_policy
-from scarcity.federation.validator import Code, Expected, Validator, ValidatorLimits, code_of, expected_in
+from scarcity.federation.validator import (
+    Code,
+    Equivocation,
+    Expected,
+    Validator,
+    ValidatorLimits,
+    code_of,
+    expected_in,
+)
 
 _PUSH, _PULL = "gossip.push", "gossip.pull"
 _LAYER1, _LAYER2 = "layer 1", "layer 2"
@@ -241,7 +249,9 @@ class ClientCore:
         """Take a packet; whatever a peer sends, the answer is effects."""
         if refusal := self._validator.check(packet, sender, now, self._expected):
             if code_of(refusal) is Code.EQUIVOCATION:
-                return [self._proof(packet), refusal]
+                # Once a place: who signs a thousand more must not fill the disk with them.
+                new = [proof for proof in self._validator.proofs.values() if proof.second is packet]
+                return [*(effect for proof in new for effect in _proof_of(proof)), refusal]
             return [] if code_of(refusal) is Code.DUPLICATE else [refusal]
         handle = self._HANDLERS.get(type(packet.body))
         if handle is None:
@@ -563,11 +573,10 @@ class ClientCore:
         held = cast("Packet", self._model_packet)
         if packet.header.round_id != held.header.round_id or packet.body == held.body:
             return []
-        return [self._proof(packet), Reject(sender, f"a second, different model of round {packet.header.round_id}")]
-
-    def _proof(self, packet: Packet) -> Persist:
-        """Keep the second of two things that its author has signed for one place; the first is kept where it counts."""
-        return Persist(Entry("equivocation", f"{kind_of(packet.body)}/{packet.header.round_id}", encode_packet(packet)))
+        return [
+            *_proof_of(Equivocation(held, packet)),
+            Reject(sender, f"a second, different model of round {packet.header.round_id}"),
+        ]
 
     @property
     def _model_hash(self) -> bytes:
@@ -583,6 +592,7 @@ class ClientCore:
     def _on_push(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         received = self._gossip.receive_push(cast("GossipPush", packet.body), sender)
         effects: list[Effect] = list(received.rejects)
+        effects += [effect for proof in received.proofs for effect in _proof_of(proof)]
         for item in received.new:
             if isinstance(item.body, Model):
                 effects += self._on_model(item, sender, now)
@@ -613,6 +623,13 @@ class ClientCore:
         GossipPush: _on_push,
         GossipPull: _on_pull,
     }
+
+
+def _proof_of(proof: Equivocation) -> list[Effect]:
+    """Keep both of two things that one author has signed for one place."""
+    head = proof.first.header
+    key = f"{head.round_id}/{head.sender}"
+    return [Persist(Entry("equivocation", key, encode_packet(said))) for said in (proof.first, proof.second)]
 
 
 class FederationClientAgent:

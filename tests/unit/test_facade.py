@@ -438,6 +438,17 @@ def test_unit_client_refuses_an_agent_whose_vectors_hold_public_counts(mode: str
     assert state_of(fed) == before
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_an_array_from_a_client_whose_agent_shares_another_form_opens_no_round(mode: str) -> None:
+    fed = HierarchicalFederation(HierarchicalFederationConfig(layer1=mode))
+    for name in ("c0", "c1", "c2"):
+        fed.register_client(name, "d", agent=agent_of(name, 1, with_schema=False))
+    before = state_of(fed)
+    with pytest.raises(SchemaMismatchError, match="another schema or form"):
+        fed.submit_update("c0", np.zeros(D))
+    assert state_of(fed) == before
+
+
 def test_unit_record_needs_to_know_what_a_record_can_change() -> None:
     fed = federation(unit="record")
     before = state_of(fed)
