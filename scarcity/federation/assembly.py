@@ -164,6 +164,33 @@ def refuse_layout(settings: RoundSettings, layout: Layout) -> None:
         raise ConfigError(fault)
 
 
+def round_terms(
+    settings: RoundSettings, layout: Layout, budget: PrivacyParams, planned_rounds: int, largest: int
+) -> RoundTerms:
+    """Return what rounds are about, with the noise for which the budget lasts.
+
+    Args:
+        settings: the rules of every round.
+        layout: of the vectors.
+        budget: of each client, for life, as promised.
+        planned_rounds: rounds that the budget has to last for (unit client).
+        largest: members of the largest basket.
+
+    Raises:
+        ConfigError: vectors that cannot be protected, or noise that cannot be drawn or shared.
+    """
+    refuse_layout(settings, layout)
+    noise = contribution_terms(settings, layout, budget, planned_rounds)
+    layer2_noise = layer2_terms(settings, layout, budget, planned_rounds, largest)
+    if fault := noise_fault(settings, noise, layer2_noise):
+        raise ConfigError(f"{budget} for {planned_rounds} rounds: {fault}")
+    if settings.mode is TrustMode.DISTRIBUTED:
+        # The largest basket has the smallest shares: what cannot be shared is refused here, not in mid-round.
+        needed = min_survivors(settings, max(largest, settings.min_clients))
+        noise_share(noise.sigma, layout, needed, settings.max_colluders)
+    return RoundTerms(noise, layer2_noise, layout)
+
+
 @attrs.frozen(kw_only=True)
 class Assembly:
     """What all cores of one process share.
@@ -195,17 +222,7 @@ class Assembly:
 
     def terms(self, layout: Layout, roster: Roster) -> RoundTerms:
         """Return what rounds are about, with the noise for which the budget lasts."""
-        refuse_layout(self.settings, layout)
-        noise = contribution_terms(self.settings, layout, self.budget, self.planned_rounds)
-        largest = largest_basket(roster)
-        layer2_noise = layer2_terms(self.settings, layout, self.budget, self.planned_rounds, largest)
-        if fault := noise_fault(self.settings, noise, layer2_noise):
-            raise ConfigError(f"{self.budget} for {self.planned_rounds} rounds: {fault}")
-        if self.settings.mode is TrustMode.DISTRIBUTED:
-            # The largest basket has the smallest shares: what cannot be shared is refused here, not in mid-round.
-            needed = min_survivors(self.settings, max(largest, self.settings.min_clients))
-            noise_share(noise.sigma, layout, needed, self.settings.max_colluders)
-        return RoundTerms(noise, layer2_noise, layout)
+        return round_terms(self.settings, layout, self.budget, self.planned_rounds, largest_basket(roster))
 
     def client(
         self,

@@ -19,21 +19,20 @@ import numpy as np
 
 from scarcity.errors import ConfigError
 from scarcity.federation.aggregator import Average
-from scarcity.federation.assembly import refuse_layout, round_settings
+from scarcity.federation.assembly import round_settings, round_terms
 from scarcity.federation.layers import Contributed, aggregate_contributions, aggregate_of_sum, model_of_sum
 from scarcity.federation.packets import Aggregate, BasketReport, RoundConfig, RoundSettings, TrustMode, Unit
 from scarcity.federation.privacy_guard import (
+    MAX_DIMENSION,
     Layout,
     PrivacyParams,
-    contribution_terms,
     default_layout,
     event_of,
-    layer2_terms,
     noise_share,
     open_filter,
     relation_of,
 )
-from scarcity.federation.secure_aggregation.config import MAX_DIMENSION, MAX_PARTICIPANTS
+from scarcity.federation.secure_aggregation.config import MAX_PARTICIPANTS
 from scarcity.federation.sums import min_survivors, noise_share_std
 
 _MAX_CLIENTS: Final = 1_000_000
@@ -230,24 +229,21 @@ def plan_mode(
     """
     if mode not in WAYS:
         raise ConfigError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-    if layout is None and question.unit is Unit.RECORD:
-        raise ConfigError("unit record needs to know what a record can change: give a schema with public scales")
-    settings = question.settings(mode)
-    layout = layout or default_layout(settings, question.dimension)
-    refuse_layout(settings, layout)
+    way, settings = WAYS[mode], question.settings(mode)
+    layout = layout or _array_layout(question, settings)
     _refuse_sizes(settings, question)
     config = _config(question, settings, layout)
-    reports = _reports(WAYS[mode], config, question)
-    model = model_of_sum(_NOTHING, reports, config=config, round_id=1)
-    # From the units of the model to multiples of the bound; a row's products are bounded by the square of its norm.
-    bound = question.clip_norm if question.unit is Unit.CLIENT else float(layout.steps) ** 2
-    noise_sd = model.noise_std / model.weight / bound
-    lattice_bound = layout.steps if question.unit is Unit.CLIENT else layout.steps**2
+    model = model_of_sum(_NOTHING, _reports(way, config, question), config=config, round_id=1)
+    # The bound of a contribution in lattice steps and in units of the model: a row's products are bounded by the square
+    # of its norm, and stay in lattice units.
+    record = question.unit is Unit.RECORD
+    steps = float(layout.steps) ** (2 if record else 1)
+    noise_sd = model.noise_std / model.weight / (steps if record else question.clip_norm)
     plan = ModePlan(
         mode=mode,
-        noised_by=WAYS[mode].noised_by,
+        noised_by=way.noised_by,
         relation=relation_of(settings).value,
-        client_sigma=WAYS[mode].client_sigma(config, layout, min(question.sizes)) / lattice_bound,
+        client_sigma=way.client_sigma(config, layout, min(question.sizes)) / steps,
         releases=_releases(question, settings, config),
         noise_sd=noise_sd,
         error=noise_sd * float(np.linalg.norm(layout.noise_scales)),
@@ -290,18 +286,23 @@ def cautions(question: Question) -> list[str]:
     return said
 
 
+def _array_layout(question: Question, settings: RoundSettings) -> Layout:
+    if question.unit is Unit.RECORD:
+        raise ConfigError("unit record needs to know what a record can change: give a schema with public scales")
+    return default_layout(settings, question.dimension)
+
+
 def _config(question: Question, settings: RoundSettings, layout: Layout) -> RoundConfig:
     """Return the config with which the coordinator would open the round, but for its roster."""
-    terms = settings, layout, question.budget, question.rounds
-    noise, layer2_noise = contribution_terms(*terms), layer2_terms(*terms, max(question.sizes))
+    terms = round_terms(settings, layout, question.budget, question.rounds, max(question.sizes))
     return RoundConfig(
         settings=settings,
-        noise=noise,
+        noise=terms.noise,
         schema_hash=layout.schema_hash,
         dimension=layout.dimension,
         roster_root=b"",
         model_hash=b"",
-        layer2_noise=layer2_noise,
+        layer2_noise=terms.layer2_noise,
     )
 
 
