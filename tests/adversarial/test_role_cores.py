@@ -211,7 +211,7 @@ def deliver(world: World, delivery: tuple[str, str, Any]) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
 def test_cores_never_raise_and_a_refusal_changes_nothing(mode: str, data: st.DataObject) -> None:
     world = world_at(mode, data.draw(st.sampled_from(STANDS)))

@@ -262,10 +262,10 @@ def test_min_baskets_holds_a_round_open() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_many_rounds_in_a_row_need_no_gossip_and_no_clock(mode: str) -> None:
-    fed = federation(layer1=mode, planned_rounds=60)
+    fed = federation(layer1=mode, planned_rounds=40)
     names = ["c0", "c1", "c2"]
-    models = [run_round(fed, names) for _ in range(60)]
-    assert [model.round_id for model in models if model is not None] == list(range(1, 61))
+    models = [run_round(fed, names) for _ in range(40)]
+    assert [model.round_id for model in models if model is not None] == list(range(1, 41))
     assert all(core.model == models[-1] for core in fed._clients.values())
 
 
