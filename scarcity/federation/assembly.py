@@ -211,6 +211,9 @@ class Assembly:
     federation: str
     packets_per_s: float = ValidatorLimits().packets_per_s
 
+    def __attrs_post_init__(self) -> None:
+        refuse_combinations(self.settings)  # whoever made them: no core runs under settings that cannot hold
+
     @property
     def limits(self) -> ValidatorLimits:
         """The bounds of each member's validator."""

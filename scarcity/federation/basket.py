@@ -319,7 +319,8 @@ class BasketCore:
         if code is Code.DUPLICATE:
             return []
         if isinstance(packet.body, CONTRIBUTIONS) and code is Code.EQUIVOCATION:
-            proofs = (proof for proof in self._validator.proofs.values() if proof.author == packet.header.sender)
+            # Once a place: who signs a thousand more must not fill the disk with them.
+            proofs = (proof for proof in self._validator.proofs.values() if proof.second is packet)
             return [*(effect for proof in proofs for effect in self._convict(proof)), refusal]
         return [refusal]
 
@@ -328,8 +329,7 @@ class BasketCore:
         head = proof.first.header
         self._buffer.remove(head.sender, head.round_id)
         self.trust.convict(proof, self._identity.roster.keys[proof.author])
-        key = f"{head.round_id}/{head.sender}"
-        return [Persist(Entry("equivocation", key, encode_packet(said))) for said in (proof.first, proof.second)]
+        return [Persist(entry) for entry in proof.entries()]
 
     def _on_ready(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         held = self._round

@@ -96,7 +96,7 @@ from scarcity.federation.privacy_guard import (
 )
 from scarcity.federation.roster import COORDINATOR, basket_id
 from scarcity.federation.sums import SumMark, SumParticipant, basket_policy
-from scarcity.federation.validator import Code, Expected, Validator, ValidatorLimits, code_of, expected_in
+from scarcity.federation.validator import Code, Equivocation, Expected, Validator, ValidatorLimits, code_of, expected_in
 
 _PUSH, _PULL = "gossip.push", "gossip.pull"
 _LAYER1, _LAYER2 = "layer 1", "layer 2"
@@ -233,7 +233,9 @@ class ClientCore:
         """Take a packet; whatever a peer sends, the answer is effects."""
         if refused := self._validator.check(packet, sender, now, self._expected):
             if code_of(refused) is Code.EQUIVOCATION:
-                return [self._proof(packet), refused]
+                # Once a place: who signs a thousand more must not fill the disk with them.
+                proofs = (proof for proof in self._validator.proofs.values() if proof.second is packet)
+                return [*(Persist(entry) for proof in proofs for entry in proof.entries()), refused]
             return [] if code_of(refused) is Code.DUPLICATE else [refused]
         handle = self._HANDLERS.get(type(packet.body))
         if handle is None:
@@ -520,11 +522,8 @@ class ClientCore:
         held = cast("Packet", self._model_packet)
         if packet.header.round_id != held.header.round_id or packet.body == held.body:
             return []
-        return [self._proof(packet), Reject(sender, f"a second, different model of round {packet.header.round_id}")]
-
-    def _proof(self, packet: Packet) -> Persist:
-        """Keep the second of two things that its author has signed for one place; the first is kept where it counts."""
-        return Persist(Entry("equivocation", f"{kind_of(packet.body)}/{packet.header.round_id}", encode_packet(packet)))
+        proof = [Persist(entry) for entry in Equivocation(held, packet).entries()]
+        return [*proof, Reject(sender, f"a second, different model of round {packet.header.round_id}")]
 
     @property
     def _model_hash(self) -> bytes:
@@ -540,6 +539,7 @@ class ClientCore:
     def _on_push(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         received = self._gossip.receive_push(cast("GossipPush", packet.body), sender)
         effects: list[Effect] = list(received.rejects)
+        effects += [Persist(entry) for proof in received.proofs for entry in proof.entries()]
         for item in received.new:
             if isinstance(item.body, Model):
                 effects += self._on_model(item, sender, now)

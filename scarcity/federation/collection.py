@@ -98,7 +98,7 @@ class Collection:
             if heard.verdict is Verdict.WAIT:
                 return heard
             forced = True
-        return scheduler.decide(
+        decision = scheduler.decide(
             members=len(self.members),
             arrived=arrived,
             declined=declined,
@@ -107,6 +107,19 @@ class Collection:
             min_inputs=self.min_inputs,
             forced=forced,
         )
+        until = self.opened_at + min(self.settings.close_s, self.settings.deadline_s)
+        if decision.verdict is Verdict.CLOSE and not forced and now < until and self._late_alone:
+            return attrs.evolve(decision, verdict=Verdict.WAIT, until=until)
+        return decision
+
+    @property
+    def _late_alone(self) -> bool:
+        """Whether a member counts by a late contribution alone: its newer one is on its way, and is waited for.
+
+        Closing at once would make it late for ever, at half its weight.
+        """
+        waited = (name for name in self.arrived if name not in self._declined)
+        return any(not self.buffer.holds(name, self.round_id) for name in waited)
 
     def left_out(self, included: AbstractCollection[str], silent: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """Return (member, why) for the members that are not in the aggregate.

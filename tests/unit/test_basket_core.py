@@ -156,6 +156,13 @@ def test_a_contribution_that_is_forged_or_misplaced_is_refused_and_changes_nothi
 # Closing.
 
 
+def test_a_proof_is_written_once_however_often_its_author_signs_something_else() -> None:
+    world = opened(TEN)
+    for value in range(5):
+        world.tell("a1", "basket/a", contribution(world, "a1", value))
+    assert len([e for e in world.net.journals["basket/a"] if e.kind == "equivocation"]) == 2
+
+
 def test_members_that_declined_are_not_waited_for() -> None:
     world = opened(TEN)
     for name in ("a0", "a1"):
@@ -250,7 +257,7 @@ def test_a_newer_contribution_takes_the_place_of_a_late_one() -> None:
     world.net.lose = lambda *_: False
     world.open()
     world.tell("a3", "basket/a", late)
-    for name in ("a3", "a1", "a2"):
+    for name in ("a1", "a2", "a3"):  # with a1 and a2 all have come in one way or another, but a3's newer one has not
         world.submit(name, np.full(DIMENSION, 1.0))
     closed = world.net.events_of(BasketClosed)[-1].aggregate
     assert closed.weight == 3.0
