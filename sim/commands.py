@@ -15,14 +15,13 @@ from scarcity.federation.effects import (
     BasketAbsent,
     BasketClosed,
     ContributionMade,
-    Event,
     ModelMade,
     RoundAborted,
     RoundDeclined,
     Waiting,
 )
 from sim.attacks import ATTACKS
-from sim.plan import Observer
+from sim.plan import Observer, Said
 from sim.report import render, to_json
 from sim.swarm import SwarmConfig, run_swarm
 from sim.tables import TableColumns
@@ -172,7 +171,7 @@ def progress(show: Callable[[str], None]) -> Observer:
     counts: dict[int, int] = {}
     shown: dict[tuple[str, str], float] = {}
 
-    def tell(said: Event | Waiting, now: float) -> None:
+    def tell(said: Said, now: float) -> None:
         line = _waiting_line(said, now, shown) if isinstance(said, Waiting) else _event_line(said, counts)
         if line:
             show(line)
@@ -188,7 +187,7 @@ def _waiting_line(waiting: Waiting, now: float, shown: dict[tuple[str, str], flo
     return waiting.describe(now)
 
 
-def _event_line(event: Event, counts: dict[int, int]) -> str:
+def _event_line(event: Said, counts: dict[int, int]) -> str:
     match event:
         case ContributionMade():
             counts[event.round_id] = count = counts.get(event.round_id, 0) + 1

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from scarcity.engine import Relation
 from sim.evaluate import Skills
-from sim.plan import Reason, Spent
+from sim.plan import Closing, Reason, Spending, Spent, Waited
 
 WIDTH: Final = 80
 _MAX_NAMES: Final = 6  # of those with one reason; the JSON has all
@@ -98,6 +98,10 @@ class SwarmResult:
         settings: lines for people that say what was run.
         status: exit status.
         last_line: why the status is not 0; empty when it is.
+        seats: (client, domain), sorted by client.
+        closings: how each round ended for each basket.
+        waits: who waited for whom.
+        spendings: what ledgers held after each round.
     """
 
     seed: int
@@ -118,6 +122,10 @@ class SwarmResult:
     settings: tuple[str, ...]
     status: int = STATUS_OK
     last_line: str = ""
+    seats: tuple[tuple[str, str], ...] = ()
+    closings: tuple[Closing, ...] = ()
+    waits: tuple[Waited, ...] = ()
+    spendings: tuple[Spending, ...] = ()
 
 
 def to_json(result: SwarmResult) -> str:
