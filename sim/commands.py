@@ -23,6 +23,7 @@ from scarcity.federation.effects import (
 from sim.attacks import ATTACKS
 from sim.plan import Observer, Said
 from sim.report import render, to_json
+from sim.report_file import require_report, write_report
 from sim.swarm import SwarmConfig, run_swarm
 from sim.tables import TableColumns
 
@@ -95,6 +96,9 @@ _run_options = _options(
         help="Event loop; the result is the same.",
     ),
     click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the result as JSON; - for stdout."),
+    click.option(
+        "--report", "report_file", type=_FILE, metavar="FILE.html", help="Write a page with pictures; needs [report]."
+    ),
     click.option("--quiet", is_flag=True, help="No progress on stderr."),
 )
 
@@ -115,6 +119,7 @@ def swarm(
     time: str | None,
     variables: str | None,
     json_file: Path | None,
+    report_file: Path | None,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -129,6 +134,8 @@ def swarm(
     """
     if json_file is not None:
         _require_writable(json_file)
+    if report_file is not None:
+        require_report(report_file)
     columns = _columns(party, domain, time, variables)
     config = SwarmConfig.from_mapping({**settings, "columns": columns})
     result = run_swarm(config, observe=None if quiet else progress(lambda line: click.echo(line, err=True)))
@@ -136,6 +143,9 @@ def swarm(
     if json_file is not None:
         _write(json_file, to_json(result), to_stdout=to_stdout)
     click.echo(render(result, colour=sys.stdout.isatty() and not to_stdout), nl=False, err=to_stdout)
+    if report_file is not None:
+        write_report(report_file, result)
+        click.echo(f"\nReport with pictures: {report_file}", err=to_stdout)
     context.exit(result.status)
 
 
