@@ -209,6 +209,7 @@ class Record:
     _budget_spent: bool = attrs.field(default=False, init=False)
     _closings: list[Closing] = attrs.field(factory=list, init=False)
     _waits: list[Waited] = attrs.field(factory=list, init=False)
+    _open: dict[tuple[str, str, float], Waited] = attrs.field(factory=dict, init=False)
     _spendings: list[Spending] = attrs.field(factory=list, init=False)
 
     @property
@@ -216,10 +217,15 @@ class Record:
         """Contributions that have left their clients."""
         return len(self._contributed)
 
-    def __call__(self, said: Said, _now: float) -> None:
-        """Keep an event; what is still waited for is not kept."""
+    def __call__(self, said: Said, now: float) -> None:
+        """Keep what was said."""
         match said:
+            case Waiting():
+                self._open[said.who, said.what, said.since] = Waited(
+                    0, said.who, said.what, said.since, now, said.missing
+                )
             case Waited():
+                self._open.pop((said.who, said.what, said.since), None)
                 self._waits.append(said)
             case Spending():
                 self._spendings.append(said)
@@ -263,7 +269,8 @@ class Record:
             absences={d: (have, need) for d, (r, have, need) in sorted(self._absences.items()) if r >= last},
             budget_spent=self._budget_spent,
             closings=tuple(sorted(self._closings, key=lambda closing: (closing.round_id, closing.domain))),
-            waits=tuple(self._waits),
+            # An interrupted swarm was still waiting, in the round after the last that ended.
+            waits=(*self._waits, *(attrs.evolve(wait, round_id=last + 1) for wait in self._open.values())),
             spendings=tuple(self._spendings),
         )
 

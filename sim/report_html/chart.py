@@ -128,13 +128,14 @@ def place(axes: Axes, left: float, top: float, right: float, bottom: float) -> N
 
 
 def fit_line(text: str, room: float, size: float) -> str:
-    """Return text for a picture: one line, printable, at most `room` units wide. The table has all of it."""
+    """Return text for a picture: one line, printable, at most `room` units wide; the middle goes, the table has it."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     if measure(line, size) <= room:
         return line
-    while line and measure(f"{line}…", size) > room:
-        line = line[:-1]
-    return f"{line}…"
+    kept = len(line)
+    while kept and measure(line[: -(-kept // 2)] + "…" + line[len(line) - kept // 2 :], size) > room:
+        kept -= 1
+    return line[: -(-kept // 2)] + "…" + line[len(line) - kept // 2 :]
 
 
 def measure(text: str, size: float) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from matplotlib.axes import Axes
@@ -14,26 +15,33 @@ from sim.report import SwarmResult
 from sim.report_html.chart import BLUE, GREY, INK, RED, WIDTH, Picture, Table, draw, fit_line, measure
 from sim.report_html.links import by_strength, cross, name_of
 
-_HEIGHT: Final = 380.0
+_ROW: Final = 44.0  # between boxes of a column
+_MAX_RING: Final = 8
 _MAX_ARROWS: Final = 30
 _MAX_LABELS: Final = 6
+_Point = tuple[float, float]
 _SHORT: Final = 140.0
-_MAX_VARIABLES: Final = 14
+_MAX_VARIABLES: Final = 24
 
 
 def graph(result: SwarmResult) -> Picture:
     """Return the picture of the global model's links."""
     links = by_strength(result.relations)
-    arrows = _strongest_of_each_pair(links)[:_MAX_ARROWS]
+    pairs = _strongest_of_each_pair(links)
+    arrows = pairs[:_MAX_ARROWS]
     variables = _variables(result, arrows)
     title = "What drives what"
-    svg = draw("graph", title, _alternative(links), _HEIGHT, lambda axes: _paint(axes, variables, arrows))
+    svg = draw(
+        "graph", title, _alternative(links), _height(len(variables)), lambda axes: _paint(axes, variables, arrows)
+    )
     lead = (
         "An arrow leads from a variable to one that follows it in time. Solid: more is followed by more; dashed: more "
         "is followed by less. The thicker, the stronger; the strongest carry their effect."
     )
     notes = [] if links else ["No link between two variables was found."]
-    if len(arrows) < len(links):
+    if len(arrows) < len(pairs):
+        notes.append(f"The {len(arrows)} strongest of {len(pairs)} pairs are drawn; the table has all.")
+    if len(pairs) < len(links):
         notes.append("Of several lags between the same two, the strongest is drawn; the table has all.")
     return Picture("graph", title, lead, svg, (_table(result, links),), tuple(notes))
 
@@ -54,65 +62,94 @@ def _variables(result: SwarmResult, arrows: Sequence[Relation]) -> list[str]:
     return [name for name in names if name in linked]
 
 
+def _places(num: int) -> list[tuple[float, float]]:
+    """Return where boxes stand: on an ellipse, or in two bent columns where a ring would be too crowded."""
+    centre = WIDTH / 2
+    if num <= _MAX_RING:
+        angles = [2 * math.pi * i / max(1, num) - math.pi / 2 for i in range(num)]
+        return [(centre + 112 * math.cos(angle), _height(num) / 2 + 160 * math.sin(angle)) for angle in angles]
+    rows = -(-num // 2)
+    bends = [math.sin(math.pi * (i + 0.5) / rows) for i in range(rows)]
+    right = [(centre + 72 + 32 * bend, 30 + _ROW * i) for i, bend in enumerate(bends)]
+    left = [(WIDTH - x, y) for x, y in reversed(right)]
+    return [*right, *left][:num]
+
+
+def _height(num: int) -> float:
+    return 380.0 if num <= _MAX_RING else 60.0 + _ROW * (-(-num // 2) - 1)
+
+
 def _paint(axes: Axes, variables: Sequence[str], arrows: Sequence[Relation]) -> None:
-    centre_x, centre_y = WIDTH / 2, _HEIGHT / 2
-    places: dict[str, tuple[float, float]] = {}
-    boxes: dict[str, FancyBboxPatch] = {}
-    for i, name in enumerate(variables):
-        angle = 2 * math.pi * i / max(1, len(variables)) - math.pi / 2
-        x, y = centre_x + 112 * math.cos(angle), centre_y + 160 * math.sin(angle)
-        label = fit_line(name, 112, 11)
-        width = measure(label, 11) + 10
-        x = min(max(x, width / 2 + 6), WIDTH - width / 2 - 6)
-        box = FancyBboxPatch(
-            (x - width / 2, y - 11), width, 22, boxstyle="round,pad=2,rounding_size=6", facecolor="white",
-            edgecolor=INK, linewidth=1.2, zorder=3,
-        )  # fmt: skip
-        places[name], boxes[name] = (x, y), box
-        axes.add_patch(box)
-        axes.text(x, y, label, ha="center", va="center", size=11, zorder=4)
+    columns = len(variables) > _MAX_RING
+    room, size = (116.0, 10.0) if columns else (112.0, 11.0)
+    places = zip(variables, _places(len(variables)), strict=True)
+    boxes = {name: _box(axes, fit_line(name, room, size), at, size) for name, at in places}
     strongest = max((abs(link.effect) for link in arrows), default=1.0)
     for rank, link in reversed(list(enumerate(arrows))):
-        for source in link.sources:
-            for target in link.targets:
-                if source in places and target in places:
-                    _arrow(axes, places, boxes, source, target, link.effect, strongest, labelled=rank < _MAX_LABELS)
+        for source, target in itertools.product(link.sources, link.targets):
+            if source in boxes and target in boxes:
+                start, end = _centre(boxes[source]), _centre(boxes[target])
+                bend = _bend(start, end, columns=columns)
+                share = abs(link.effect) / strongest
+                _arrow(axes, (boxes[source], boxes[target]), share, bend, more=link.effect > 0)
+                if rank < _MAX_LABELS:
+                    _label(axes, start, end, bend, link.effect)
 
 
-def _arrow(
-    axes: Axes,
-    places: Mapping[str, tuple[float, float]],
-    boxes: Mapping[str, FancyBboxPatch],
-    source: str,
-    target: str,
-    effect: float,
-    strongest: float,
-    *,
-    labelled: bool,
-) -> None:
-    """Draw one arrow, bent to its right, so that an answer in the other direction lies beside it."""
-    share = abs(effect) / strongest
-    colour = BLUE if effect > 0 else RED
+def _box(axes: Axes, label: str, at: _Point, size: float) -> FancyBboxPatch:
+    """Draw a variable's box, moved to where it is inside the picture."""
+    width = measure(label, size) + 10
+    x, y = min(max(at[0], width / 2 + 6), WIDTH - width / 2 - 6), at[1]
+    box = FancyBboxPatch(
+        (x - width / 2, y - 11), width, 22, boxstyle="round,pad=2,rounding_size=6", facecolor="white",
+        edgecolor=INK, linewidth=1.2, zorder=3,
+    )  # fmt: skip
+    axes.add_patch(box)
+    axes.text(x, y, label, ha="center", va="center", size=size, zorder=4)
+    return box
+
+
+def _bend(start: _Point, end: _Point, *, columns: bool) -> float:
+    """Return how far aside an arrow's control point stands, as a share of its length; to the right when positive.
+
+    On a ring every arrow bends to its right, so that an answer in the other direction lies beside it. Within a column
+    arrows bend inward, around the boxes between.
+    """
+    (x0, y0), (x1, y1) = start, end
+    if not columns or (x0 < WIDTH / 2) != (x1 < WIDTH / 2):
+        return 0.14
+    inward = math.copysign(1.0, (x0 - WIDTH / 2) * (y1 - y0))
+    return inward * min(0.8, 136.0 / math.hypot(x1 - x0, y1 - y0))
+
+
+def _arrow(axes: Axes, ends: tuple[FancyBboxPatch, FancyBboxPatch], share: float, bend: float, *, more: bool) -> None:
+    """Draw one arrow, `share` of the strongest's strength."""
+    start, end = (_centre(box) for box in ends)
     axes.add_patch(
         FancyArrowPatch(
-            places[source], places[target], patchA=boxes[source], patchB=boxes[target], shrinkA=1, shrinkB=1,
-            connectionstyle="arc3,rad=0.14", arrowstyle="-|>", mutation_scale=8 + 6 * share,
-            linewidth=0.6 + 3.2 * share, linestyle="-" if effect > 0 else (0, (3, 1.6)),
-            color=colour, zorder=1 + share,
+            start, end, patchA=ends[0], patchB=ends[1], shrinkA=1, shrinkB=1,
+            connectionstyle=f"arc3,rad={bend:.3f}", arrowstyle="-|>", mutation_scale=8 + 6 * share,
+            linewidth=0.6 + 3.2 * share, linestyle="-" if more else (0, (3, 1.6)),
+            color=BLUE if more else RED, zorder=1 + share,
         )
     )  # fmt: skip
-    if not labelled:
-        return
-    (x0, y0), (x1, y1) = places[source], places[target]
-    # A quadratic curve passes half way to its control point, which stands 0.14 of the length aside. Between boxes that
-    # are close together there is no room on the curve itself.
+
+
+def _label(axes: Axes, start: _Point, end: _Point, bend: float, effect: float) -> None:
+    """Write an effect where its arrow passes: half way to the control point."""
+    (x0, y0), (x1, y1) = start, end
     length = math.hypot(x1 - x0, y1 - y0)
-    aside = 0.07 + (14.0 / length if length < _SHORT else 0.0)
+    # Between boxes that are close together there is no room on the curve itself.
+    aside = bend / 2 + (math.copysign(14.0, bend) / length if length < _SHORT else 0.0)
     x, y = (x0 + x1) / 2 - aside * (y1 - y0), (y0 + y1) / 2 + aside * (x1 - x0)
     axes.text(
-        x, y, f"{effect:+.2f}".replace("-", "\u2212"), size=10, color=colour, ha="center", va="center", zorder=5,
-        bbox={"facecolor": "white", "edgecolor": GREY, "linewidth": 0.4, "pad": 1.5},
+        x, y, f"{effect:+.2f}".replace("-", "\u2212"), size=10, color=BLUE if effect > 0 else RED, ha="center",
+        va="center", zorder=5, bbox={"facecolor": "white", "edgecolor": GREY, "linewidth": 0.4, "pad": 1.5},
     )  # fmt: skip
+
+
+def _centre(box: FancyBboxPatch) -> _Point:
+    return box.get_x() + box.get_width() / 2, box.get_y() + box.get_height() / 2
 
 
 def _alternative(links: Sequence[Relation]) -> str:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from scarcity.federation.effects import Effect, Waiting
 from scarcity.federation.packets import Packet
-from sim.plan import Waited
+from sim.plan import Record, Waited
 from sim.waits import Watched
 
 
@@ -42,3 +42,16 @@ def test_a_wait_is_told_once_when_it_is_over_with_whom_it_was_for_last() -> None
         (Waited(0, "basket/a", "one", 1.0, 3.0, ("c2",), by_clock=True), 3.0),
         (Waited(0, "basket/a", "two", 3.0, 9.0, ("c1", "c2"), by_clock=True), 9.0),
     ]
+
+
+def test_what_an_interrupted_swarm_was_waiting_for_is_kept() -> None:
+    record = Record()
+    record(Waiting("basket/a", "one", 0, 2, ("c1", "c2"), 1.0, 9.0), 2.0)
+    record(Waiting("basket/b", "one", 1, 2, ("c4",), 1.0, 9.0), 2.0)
+    record(Waited(1, "basket/a", "one", 1.0, 2.5), 2.5)
+    record(Waiting("basket/b", "one", 1, 2, ("c4",), 1.0, 9.0), 3.0)
+    waits = record.outcome().waits
+    assert waits == (
+        Waited(1, "basket/a", "one", 1.0, 2.5),
+        Waited(1, "basket/b", "one", 1.0, 3.0, ("c4",)),
+    )
