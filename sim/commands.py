@@ -56,7 +56,7 @@ _data_options = _options(
 _privacy_options = _options(
     click.option(
         "--privacy",
-        type=click.Choice(["none", "local", "distributed"]),
+        type=click.Choice(["none", "local", "distributed", "central"]),
         default="distributed",
         show_default=True,
         help="Trust mode: who may see a client's own statistics. none protects nothing.",
@@ -206,7 +206,7 @@ def _event_line(event: Said, counts: dict[int, int]) -> str:
             return f"round {event.round_id}: {event.client_id} declined: {event.reason}"
         case BasketClosed():
             missing = f", {len(event.missing)} missing" if event.missing else ""
-            return f"round {event.round_id}: {event.basket_id} has {event.aggregate.count} contributions{missing}"
+            return f"round {event.round_id}: {event.basket_id} has {len(event.members)} contributions{missing}"
         case BasketAbsent():
             return f"round {event.round_id}: {event.basket_id} absent ({event.have} of {event.need}): {event.reason}"
         case ModelMade():

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import anyio
+import attrs
 import numpy as np
 from anyio.abc import TaskGroup
 
@@ -45,19 +46,22 @@ def system_entropy(_label: EntropyLabel) -> Callable[[int], bytes]:
 def execute(plan: SwarmPlan, observe: Observer) -> Outcome:
     """Run all rounds of a plan and say what came of it.
 
+    Ctrl-C ends the run; the outcome says what had been done and charged until then.
+
     Raises:
-        KeyboardInterrupt: the run was interrupted; `observe` was told what had been done until then.
         FederationError: an actor failed (our own bug, with its cause).
     """
     refuse_unsafe(Reach.IN_PROCESS, plan.settings.mode, reproducible_noise=plan.entropy is not None)
     run = _Run(plan, observe)
     try:
         anyio.run(run.main, backend=plan.backend)
+    except KeyboardInterrupt:
+        return attrs.evolve(run.outcome(), interrupted=True)
     except BaseExceptionGroup as group:
         # trio wraps what a task raised; an interrupt is one interrupt.
-        if group.subgroup(KeyboardInterrupt) is not None:
-            raise KeyboardInterrupt from None
-        raise
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        return attrs.evolve(run.outcome(), interrupted=True)
     return run.outcome()
 
 
@@ -77,6 +81,7 @@ class RowFeeder:
         self._parts = list(zip(np.array_split(party.rows, rounds), np.array_split(party.times, rounds), strict=True))
         self._agent = agent
         self._forge = forge
+        self._num_fed = 0
         self._honest: Update | None = None
 
     @property
@@ -85,14 +90,16 @@ class RowFeeder:
         return self._agent.layout
 
     def update_for(self, round_id: int) -> Update | None:
-        """Feed the parts up to this round's and return the update."""
-        while self._parts and round_id > 0:
-            rows, times = self._parts.pop(0)
+        """Feed the parts up to this round's and return the update.
+
+        Raises:
+            InsufficientInputs: too few rows; the client declines the round.
+        """
+        for rows, times in self._parts[self._num_fed : round_id]:
             self._agent.engine.process_rows(rows, [int(time) for time in times])
-            round_id -= 1
-            break
-        self._honest = self._agent.update_for(round_id)
-        return self._honest if self._honest is None or self._forge is None else self._forge(self._honest)
+        self._num_fed = max(self._num_fed, round_id)
+        self._honest = self._agent.get_shareable_update()
+        return self._honest if self._forge is None else self._forge(self._honest)
 
     def accepted(self, _update: Update) -> None:
         """Spend the rows; a liar's too, so that it looks like the others."""
@@ -142,7 +149,7 @@ class _Run:
             elif member.role is Role.BASKET:
                 self._cores[member.id] = assembly.basket(identity, operator)
         self._cores[COORDINATOR] = assembly.coordinator(
-            seats.identity(COORDINATOR), terms=assembly.terms(layout), rounds=plan.rounds
+            seats.identity(COORDINATOR), terms=assembly.terms(layout, seats.roster), rounds=plan.rounds
         )
 
     def _feeder(self, party: Party) -> RowFeeder:
@@ -220,7 +227,8 @@ class _Run:
     def outcome(self) -> Outcome:
         """Return what came of it."""
         charged = {name: core.epsilon_spent for name, core in self._clients.items()}
-        spent = tuple(Spent(name, "layer 1", epsilon) for name, epsilon in charged.items() if epsilon > 0)
+        layer = "layer 2" if self._plan.settings.layer2_share == 1 else "layer 1"
+        spent = tuple(Spent(name, layer, epsilon) for name, epsilon in charged.items() if epsilon > 0)
         refused = [Reason(who, f"{why} ({count} times)") for (who, why), count in sorted(self._rejects.items())]
         if self._num_lost:
             refused.append(Reason("mailboxes", f"{self._num_lost} packets found a full mailbox"))

@@ -175,6 +175,7 @@ class Outcome:
         closings: how each round ended for each basket.
         waits: who waited for whom, in the order in which it was over.
         spendings: what ledgers held after each round.
+        interrupted: the run was ended by hand.
     """
 
     models: tuple[Model, ...] = ()
@@ -188,6 +189,7 @@ class Outcome:
     closings: tuple[Closing, ...] = ()
     waits: tuple[Waited, ...] = ()
     spendings: tuple[Spending, ...] = ()
+    interrupted: bool = False
 
 
 Said = Event | Waiting | Waited | Spending
@@ -236,7 +238,8 @@ class Record:
                 self._budget_spent |= _BUDGET_WORDS in said.reason
             case BasketClosed():
                 self._closings.append(Closing(_domain(said.basket_id), said.round_id, said.members, said.missing))
-                self._aggregates.setdefault(_domain(said.basket_id), {})[said.round_id] = said.aggregate
+                if said.aggregate is not None:
+                    self._aggregates.setdefault(_domain(said.basket_id), {})[said.round_id] = said.aggregate
                 for who, why in said.missing:
                     self._dropped[Reason(who, f"round {said.round_id}: {why or 'silent'}")] = None
             case BasketAbsent():

@@ -72,6 +72,12 @@ def split_party(name: str, domain: str, times: IntArray, rows: FloatArray, *, le
     return Party(name, domain, times[:cut], rows[:cut], times[cut:], rows[cut:])
 
 
+def split_rounds(party: Party, rounds: int) -> tuple[Party, ...]:
+    """Return the party's learning rows in as many parts as there are rounds, as equal as can be."""
+    parts = zip(np.array_split(party.times, rounds), np.array_split(party.rows, rounds), strict=True)
+    return tuple(attrs.evolve(party, times=times, rows=rows) for times, rows in parts)
+
+
 def unusable(party: Party, schema: Schema) -> str:
     """Return why nothing can be formed from a party's learning rows; empty when something can.
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-from scarcity.federation.packets import Packet, Ready, Release, SecureSum, TrustMode, Unprotected
+from scarcity.federation.packets import Packet, Ready, Release, SecureSum, TrustedUpdate, TrustMode, Unprotected
 from scarcity.federation.secure_aggregation import decode
 from scarcity.federation.secure_aggregation.messages import Advertise, Confirm, Masked, Reveal, Shares
 from sim.plan import SwarmPlan
@@ -19,6 +19,7 @@ from sim.plan import SwarmPlan
 STAGES: Final[dict[TrustMode, tuple[type, ...]]] = {
     TrustMode.DISTRIBUTED: (Ready, Advertise, Shares, Masked, Confirm, Reveal),
     TrustMode.LOCAL: (Release,),
+    TrustMode.CENTRAL: (TrustedUpdate,),
     TrustMode.NONE: (Unprotected,),
 }
 

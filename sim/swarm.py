@@ -17,10 +17,12 @@ import attrs
 
 import scarcity
 from scarcity.engine import Relation, VarFit, relations_of
+from scarcity.engine.schema_file import read_schema
 from scarcity.engine.vector import Form
 from scarcity.errors import ConfigError
 from scarcity.federation.aggregator import RULES
 from scarcity.federation.assembly import round_settings
+from scarcity.federation.packets import RoundSettings
 from sim.attacks import attack_named
 from sim.chance import Chance, reproducible_entropy
 from sim.evaluate import LocalFits, aggregate_moments, fit_or_none, local_fits, model_moments, skills
@@ -33,12 +35,17 @@ from sim.report import (
     Privacy,
     SwarmResult,
 )
-from sim.sources import Party, Source, flights
-from sim.tables import TableColumns, read_schema, table_source
+from sim.sources import Party, Source, flights, split_rounds, unusable
+from sim.tables import TableColumns, table_source
 from sim.truth import synthetic
 
 # Layer 1's rule by trust mode: masked and clean contributions can only be averaged.
-_DEFAULT_RULES: Final = {"none": "average", "local": "nnm+trmean", "distributed": "average"}
+_DEFAULT_RULES: Final = {"none": "average", "local": "nnm+trmean", "distributed": "average", "central": "average"}
+_ONLY_AVERAGES: Final = {
+    "none": "mode none compares with plain sums",
+    "distributed": "masked inputs show nobody, only their average",
+    "central": "Layer 2's noise is sized for what one client adds to a plain sum of records",
+}
 # Wider rows lose more to noise and less to the projection. `local`, whose noise is on every release, is served best by
 # .7 on the flights at epsilon 10; sums are by the schema's own .55.
 _LOCAL_CLIP_FACTOR: Final = 0.7
@@ -104,7 +111,7 @@ class SwarmConfig:
     columns: TableColumns | None = None
     schema: Path | None = None
     synthetic: int | None = attrs.field(default=None, validator=_whole(1))
-    privacy: str = attrs.field(default="distributed", validator=_one_of("none", "local", "distributed"))
+    privacy: str = attrs.field(default="distributed", validator=_one_of("none", "local", "distributed", "central"))
     epsilon: float = attrs.field(default=1.0, validator=_number(0, 1e6))
     delta: float = attrs.field(default=1e-6, validator=_number(0, 0.5))
     unit: str = attrs.field(default="record", validator=_one_of("record", "client"))
@@ -129,10 +136,7 @@ class SwarmConfig:
         if self.aggregator is not None and self.aggregator not in RULES:
             raise ConfigError(f"aggregator {self.aggregator!r} is unknown; known are {', '.join(sorted(RULES))}")
         if self.privacy != "local" and self.rule != "average":
-            seen = (
-                "masked inputs show nobody" if self.privacy == "distributed" else "mode none compares with plain sums"
-            )
-            raise ConfigError(f"aggregator {self.aggregator} needs privacy local: {seen}, only their average")
+            raise ConfigError(f"aggregator {self.aggregator} needs privacy local: {_ONLY_AVERAGES[self.privacy]}")
 
     @property
     def rule(self) -> str:
@@ -208,6 +212,7 @@ def plan_swarm(config: SwarmConfig, source: Source, seed: int) -> SwarmPlan:
             "stage_s": stage_s,
         }
     )
+    _require_enough(source, settings, config.rounds)
     return SwarmPlan(
         source=source,
         settings=settings,
@@ -229,6 +234,25 @@ def _colluders(source: Source) -> int:
     """Return how many members of a basket may tell it their noise: one, where every basket has the four it takes."""
     sizes = [sum(party.domain == domain for party in source.parties) for domain in source.domains]
     return 1 if min(sizes) >= 4 else 0
+
+
+def _require_enough(source: Source, settings: RoundSettings, rounds: int) -> None:
+    """Refuse what could only wait for its deadlines: baskets nobody expects, rounds without rows."""
+    members = {d: [party for party in source.parties if party.domain == d] for d in source.domains}
+    if max(map(len, members.values())) < settings.min_clients:
+        sizes = ", ".join(f"{domain} {len(parties)}" for domain, parties in members.items())
+        raise ConfigError(f"no domain has the {settings.min_clients} parties that a basket needs: {sizes}")
+    for index in range(rounds):
+        # A release forms its products from the rows since the last one alone.
+        ready = {
+            domain: sum(not unusable(split_rounds(party, rounds)[index], source.schema) for party in parties)
+            for domain, parties in members.items()
+        }
+        if all(count < settings.quorum * len(members[domain]) for domain, count in ready.items()):
+            there = ", ".join(f"{domain} {count} of {len(members[domain])}" for domain, count in ready.items())
+            raise ConfigError(
+                f"rounds {rounds}: too few parties have rows for round {index + 1} ({there}); choose fewer"
+            )
 
 
 def _liars(source: Source, share: float, chance: Chance) -> tuple[str, ...]:
@@ -265,15 +289,13 @@ def run_swarm(config: SwarmConfig, *, execute: Execute | None = None, observe: O
         if observe is not None:
             observe(said, now)
 
-    interrupted = False
     start = time.perf_counter()
     try:
         outcome = (execute or _live())(plan, tell)
     except KeyboardInterrupt:
-        interrupted, outcome = True, record.outcome()
-    seconds = time.perf_counter() - start
-    result = _evaluate(config, plan, outcome, seconds)
-    if interrupted:
+        outcome = attrs.evolve(record.outcome(), interrupted=True)
+    result = _evaluate(config, plan, outcome, time.perf_counter() - start)
+    if outcome.interrupted:
         last = f"interrupted: {record.num_contributions} contributions had been made, {result.rounds} models"
         return attrs.evolve(result, status=STATUS_INTERRUPTED, last_line=last)
     return result

@@ -9,12 +9,10 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import itertools
-import json
 import math
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import numpy as np
@@ -44,24 +42,6 @@ class TableColumns:
     domain: str
     time: str
     variables: tuple[str, ...] = ()
-
-
-def read_schema(path: Path) -> Schema:
-    """Return the schema of a TOML or JSON file: lags, horizon, and variables with name, kind, unit, scale.
-
-    Raises:
-        ConfigError: no such file, neither TOML nor JSON, an unknown key, or a field out of range.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        fields: dict[str, Any] = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
-        return Schema.from_dict(fields)
-    except OSError as error:
-        raise ConfigError(f"schema {path}: {error.strerror}") from None
-    except ConfigError as error:
-        raise ConfigError(f"schema {path}: {error}") from None
-    except ValueError as error:  # of json, tomllib and of bytes that are no text
-        raise ConfigError(f"schema {path}: not TOML or JSON: {error}") from None
 
 
 def table_source(path: Path, columns: TableColumns, schema: Schema | None = None) -> Source:

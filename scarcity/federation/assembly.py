@@ -7,6 +7,7 @@ settings are made, by one table.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -21,9 +22,21 @@ from scarcity.federation.coordinator import CoordinatorCore, RoundTerms
 from scarcity.federation.effects import EntropySource
 from scarcity.federation.identity import Identity
 from scarcity.federation.packets import RoundSettings, TrustMode, Unit
-from scarcity.federation.privacy_guard import LEDGER, Layout, PrivacyParams, noise_terms, open_filter, replay_ledger
-from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id, sign_roster
-from scarcity.federation.sums import MARK, marks_of, min_members
+from scarcity.federation.privacy_guard import (
+    LEDGER,
+    Layout,
+    PrivacyParams,
+    contribution_terms,
+    layer2_terms,
+    layout_fault,
+    noise_fault,
+    noise_share,
+    open_filter,
+    open_layer2_filter,
+    replay_ledger,
+)
+from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id, largest_basket, sign_roster
+from scarcity.federation.sums import MARK, MIN_CLEAN_BASKETS, marks_of, min_members, min_survivors
 from scarcity.federation.validator import ValidatorLimits
 
 _AVERAGE = "average"
@@ -51,6 +64,8 @@ def round_settings(values: Mapping[str, Any]) -> RoundSettings:
     settings = RoundSettings(**given)
     if mode is TrustMode.DISTRIBUTED and "min_clients" not in given:
         settings = attrs.evolve(settings, min_clients=min_members(settings))
+    if mode is TrustMode.CENTRAL and "min_baskets" not in given:
+        settings = attrs.evolve(settings, min_baskets=MIN_CLEAN_BASKETS)
     refuse_combinations(settings)
     return settings
 
@@ -87,6 +102,38 @@ CANNOT_HOLD: tuple[tuple[str, Callable[[RoundSettings], bool], str], ...] = (
         "a basket's sum needs at least three members, and more than three times max_colluders: raise min_clients",
     ),
     (
+        "sum of too few baskets",
+        lambda s: s.mode is TrustMode.CENTRAL and s.min_baskets < MIN_CLEAN_BASKETS,
+        "in mode central baskets bring clean aggregates: below three of them the sum shows each the other's; raise "
+        "min_baskets",
+    ),
+    (
+        "Layer 2 noise after a robust rule",
+        lambda s: s.layer2_share > 0 and s.rule != _AVERAGE and math.isinf(s.layer2_clip),
+        "a robust rule may switch its pick, so one client's share in the mean has no bound: set layer2_clip, or rule "
+        "'average'",
+    ),
+    (
+        "layer2_clip of records",
+        lambda s: not math.isinf(s.layer2_clip) and s.unit is not Unit.CLIENT,
+        "layer2_clip bounds means of vectors (unit client); the record unit's sums have their own bound",
+    ),
+    (
+        "layer2_clip where sums are masked",
+        lambda s: not math.isinf(s.layer2_clip) and s.mode in (TrustMode.DISTRIBUTED, TrustMode.NONE),
+        "layer2_clip is for modes in which a basket applies a rule: local and central",
+    ),
+    (
+        "no noise left for clients",
+        lambda s: s.central_share == 1.0 and s.mode is not TrustMode.CENTRAL,
+        "central_share 1 leaves contributions without noise: that is mode central, said aloud",
+    ),
+    (
+        "noise without a promise",
+        lambda s: s.central_share > 0 and s.mode is TrustMode.NONE,
+        "mode none has no noise: central_share must be 0",
+    ),
+    (
         "no quorum",
         lambda s: not s.quorum > 0,
         "a quorum of zero would let an empty basket close",
@@ -113,8 +160,35 @@ def refuse_combinations(settings: RoundSettings) -> None:
 
 def refuse_layout(settings: RoundSettings, layout: Layout) -> None:
     """Raise ConfigError for vectors that cannot be protected under these settings."""
-    if settings.mode is not TrustMode.NONE and settings.unit is Unit.RECORD and layout.noise_scales.all():
-        raise ConfigError("unit record needs vectors of the record form: an engine whose schema has public scales")
+    if fault := layout_fault(settings, layout):
+        raise ConfigError(fault)
+
+
+def round_terms(
+    settings: RoundSettings, layout: Layout, budget: PrivacyParams, planned_rounds: int, largest: int
+) -> RoundTerms:
+    """Return what rounds are about, with the noise for which the budget lasts.
+
+    Args:
+        settings: the rules of every round.
+        layout: of the vectors.
+        budget: of each client, for life, as promised.
+        planned_rounds: rounds that the budget has to last for (unit client).
+        largest: members of the largest basket.
+
+    Raises:
+        ConfigError: vectors that cannot be protected, or noise that cannot be drawn or shared.
+    """
+    refuse_layout(settings, layout)
+    noise = contribution_terms(settings, layout, budget, planned_rounds)
+    layer2_noise = layer2_terms(settings, layout, budget, planned_rounds, largest)
+    if fault := noise_fault(settings, noise, layer2_noise):
+        raise ConfigError(f"{budget} for {planned_rounds} rounds: {fault}")
+    if settings.mode is TrustMode.DISTRIBUTED:
+        # The largest basket has the smallest shares: what cannot be shared is refused here, not in mid-round.
+        needed = min_survivors(settings, max(largest, settings.min_clients))
+        noise_share(noise.sigma, layout, needed, settings.max_colluders)
+    return RoundTerms(noise, layer2_noise, layout)
 
 
 @attrs.frozen(kw_only=True)
@@ -146,11 +220,9 @@ class Assembly:
         """Return a member's identity key, from the entropy source."""
         return SigningKey(self.entropy((member_id, "", 0, 0, 0, "identity"))(32))
 
-    def terms(self, layout: Layout) -> RoundTerms:
+    def terms(self, layout: Layout, roster: Roster) -> RoundTerms:
         """Return what rounds are about, with the noise for which the budget lasts."""
-        refuse_layout(self.settings, layout)
-        noise = noise_terms(self.settings, layout, self.budget, self.planned_rounds)
-        return RoundTerms(noise, layout.schema_hash, layout.dimension)
+        return round_terms(self.settings, layout, self.budget, self.planned_rounds, largest_basket(roster))
 
     def client(
         self,
@@ -190,7 +262,15 @@ class Assembly:
 
     def coordinator(self, identity: Identity, *, terms: RoundTerms | None = None, rounds: int = 0) -> CoordinatorCore:
         """Return the coordinator's core; see `CoordinatorCore` for `rounds`."""
-        return CoordinatorCore(identity, self.settings, terms=terms, rounds=rounds, limits=self.limits)
+        return CoordinatorCore(
+            identity,
+            self.settings,
+            ledger=open_layer2_filter(self.settings, self.budget) if self.settings.layer2_share > 0 else None,
+            entropy=self.entropy,
+            terms=terms,
+            rounds=rounds,
+            limits=self.limits,
+        )
 
 
 @attrs.frozen

@@ -4,7 +4,7 @@ Who sends what when:
 
     state       comes                                   goes                                            next
     IDLE        RoundConfig (coordinator)               RoundConfig to the members                      COLLECTING
-    COLLECTING  Release, Unprotected                    [Persist(receipt), Ack]; all, or quorum and
+    COLLECTING  Release, TrustedUpdate, Unprotected     [Persist(receipt), Ack]; all, or quorum and
                                                         close_s: rule, [Persist, BasketReport]          REPORTED
     COLLECTING  Ready (mode distributed)                all, or ready_s: the secure sum's config        SUMMING
     COLLECTING  deadline_s without quorum               Absent                                          ABSENT
@@ -15,7 +15,8 @@ Who sends what when:
     any         Model, Aborted (coordinator)            the same to the members                         IDLE
 
 In mode distributed the basket sees masked integers and their sum, no more. In mode local it sees releases. It is
-trusted to run the rule and to keep receipts; it is not trusted with a clean vector. A lying basket can spoil its own
+trusted to run the rule and to keep receipts; it is not trusted with a clean vector, but for mode central, where it sees
+its own members' and shows them to nobody. A lying basket can spoil its own
 aggregate (Layer 2 assumes semi-honest baskets).
 """
 
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, cast
 
 import attrs
+import numpy as np
 
 from scarcity.errors import LocalError, RemoteError
 from scarcity.federation.aggregator import Rule, byzantine_count, make_rule
@@ -52,6 +54,8 @@ from scarcity.federation.layers import (
     Contributed,
     aggregate_contributions,
     aggregate_of_sum,
+    clip_about,
+    contribution_unit,
     layer2_bits,
     layer2_input,
     layer2_scale,
@@ -79,10 +83,12 @@ from scarcity.federation.packets import (
     RoundConfig,
     RoundSettings,
     SecureSum,
+    TrustedUpdate,
     TrustMode,
     Unprotected,
     basket_scope,
 )
+from scarcity.federation.privacy_guard import MAX_DIMENSION, noise_fault
 from scarcity.federation.roster import COORDINATOR, Member, Roster, basket_id, verify_roster
 from scarcity.federation.scheduler import Decision, RoundScheduler, Verdict, quorum_need
 from scarcity.federation.sums import TIMER as SUM_TIMER
@@ -202,7 +208,7 @@ class BasketCore:
             return [SetTimer(_PULL, now + self._settings.gossip_s), *pulls]
         if timer == SUM_TIMER:
             return self._close_sum_stage(now)
-        return self._evaluate(now)
+        return self._evaluate(now) if timer == _CLOSE else []
 
     def close_stage(self, now: float) -> list[Effect]:
         """Stop waiting: with a quorum go on, without one be Absent. For drivers that cannot wait."""
@@ -239,6 +245,11 @@ class BasketCore:
         return BasketState.IDLE if self._round is None else self._round.state
 
     @property
+    def is_present(self) -> bool:
+        """Whether the basket has its aggregate of the open round, or is about to open its sum."""
+        return self.state in (BasketState.SUMMING, BasketState.REPORTED)
+
+    @property
     def has_quorum(self) -> bool:
         """Whether the open round could close now."""
         held = self._round
@@ -258,6 +269,8 @@ class BasketCore:
             return []  # a copy of what is known
         if self.basket_id not in roster:
             return [Reject(sender, f"the roster of epoch {roster.epoch} leaves this basket out")]
+        if roster.keys[self.basket_id] != self._identity.signing_key.verify_key.encode():
+            return [Reject(sender, f"the roster of epoch {roster.epoch} has another key for this basket")]
         for member in self._members:
             if member not in roster.clients_of(self._domain):
                 self._buffer.drop_client(member.id)
@@ -272,6 +285,8 @@ class BasketCore:
         config, round_id = cast("RoundConfig", packet.body), packet.header.round_id
         if round_id <= self._last_round:
             return [Reject(sender, f"round {round_id} is not after round {self._last_round}")]
+        if not 1 <= config.dimension <= MAX_DIMENSION:
+            return [Reject(sender, f"round {round_id} has vectors of {config.dimension} numbers")]
         self._last_round = round_id
         members = tuple(member.id for member in self._members)
         self._round = held = _Round(packet, config, now, members)
@@ -281,6 +296,8 @@ class BasketCore:
         self._gossip.expect(self._expected)
         if config.settings != self._settings or config.roster_root != self._identity.roster.root:
             return self._absent(held, "the round runs under other settings or another roster than this basket", 0, 0)
+        if fault := noise_fault(self._settings, config.noise, config.layer2_noise):
+            return self._absent(held, fault, 0, 0)
         told = self._to_members(packet)
         if len(members) < self._settings.min_clients:
             held.state = BasketState.ABSENT  # not expected by the coordinator either
@@ -291,29 +308,30 @@ class BasketCore:
 
     def _on_contribution(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         kept = self._keep(packet)
-        self._gossip.offer(packet)  # the basket is a peer too: who pulls from it gets what it was sent directly
-        return [*kept, Send(sender, self._ack(packet)), *self._evaluate(now)]
+        # The basket is a peer too: who pulls from it gets what it was sent directly.
+        self._gossip.offer(packet, kept.entry.payload)
+        return [kept, Send(sender, self._ack(packet)), *self._evaluate(now)]
 
-    def _keep(self, packet: Packet) -> list[Effect]:
+    def _keep(self, packet: Packet) -> Persist:
         """Make a contribution durable and buffer it; it counts in the open round or, late, in the next one."""
         head = packet.header
         self._buffer.add(head.sender, head.round_id, packet)
         self.trust.contributed(head.sender)
-        return [Persist(Entry("receipt", f"{head.round_id}/{head.sender}", encode_packet(packet)))]
+        return Persist(Entry("receipt", f"{head.round_id}/{head.sender}", encode_packet(packet)))
 
     def _ack(self, packet: Packet) -> Packet:
         return self._say(Ack(body_digest(packet.body)), packet.header.round_id)
 
     def _again(self, packet: Packet, sender: str, refusal: Reject) -> list[Effect]:
         """A repeated contribution means that its acknowledgement was lost; two different ones spoil each other."""
-        code, head = code_of(refusal), packet.header
+        code = code_of(refusal)
         self.trust.refused(refusal)
         if isinstance(packet.body, CONTRIBUTIONS) and code is Code.DUPLICATE:
             return [Send(sender, self._ack(packet))]
         if code is Code.DUPLICATE:
             return []
         if isinstance(packet.body, CONTRIBUTIONS) and code is Code.EQUIVOCATION:
-            proofs = (proof for proof in self._validator.proofs.values() if proof.author == head.sender)
+            proofs = (proof for proof in self._validator.proofs.values() if proof.author == packet.header.sender)
             return [*(effect for proof in proofs for effect in self._convict(proof)), refusal]
         return [refusal]
 
@@ -340,7 +358,13 @@ class BasketCore:
         return self._evaluate(now)
 
     def _expected_members(self, held: _Round) -> tuple[str, ...]:
-        return tuple(name for name in held.members if name not in held.declined)
+        declined = self._declined(held)
+        return tuple(name for name in held.members if name not in declined)
+
+    def _declined(self, held: _Round) -> dict[str, str]:
+        """Return who will not contribute, and why: nobody leaves a round by a word after having contributed to it."""
+        arrived = self._arrived(held)
+        return {name: why for name, why in held.declined.items() if name not in arrived}
 
     def _arrived(self, held: _Round) -> tuple[str, ...]:
         if self._settings.mode is TrustMode.DISTRIBUTED:
@@ -375,7 +399,7 @@ class BasketCore:
         return self._close_by_rule(held)
 
     def _decide(self, held: _Round, now: float, *, forced: bool) -> Decision:
-        members, arrived, declined = len(held.members), len(self._arrived(held)), len(held.declined)
+        members, arrived, declined = len(held.members), len(self._arrived(held)), len(self._declined(held))
         if self._settings.mode is TrustMode.DISTRIBUTED:
             # Who takes part in the sum has to be known before it begins; after that, its own stages are waited for.
             heard = self._scheduler.ready(
@@ -399,7 +423,7 @@ class BasketCore:
         contributions = {
             e.client_id: Contributed(e.item.body.vector, e.item.body.weight, e.age_weight)
             for e in entries
-            if isinstance(e.item.body, Release | Unprotected)
+            if isinstance(e.item.body, CONTRIBUTIONS)
         }
         try:
             aggregate = aggregate_contributions(self._rule(held), contributions, held.config.noise.sigma)
@@ -457,7 +481,8 @@ class BasketCore:
     ) -> list[Effect]:
         held.aggregate, held.state = aggregate, BasketState.REPORTED
         report = BasketReport(aggregate.weight, aggregate.count, aggregate.noise_variance)
-        closed = BasketClosed(self.basket_id, held.round_id, aggregate, members, self._missing(held, members, silent))
+        shown = None if self._settings.mode is TrustMode.CENTRAL else aggregate
+        closed = BasketClosed(self.basket_id, held.round_id, shown, members, self._missing(held, members, silent))
         kept = Entry("aggregate", str(held.round_id), encode_body(report))
         return [Persist(kept), Send(COORDINATOR, self._say_up(report, held.round_id)), Emit(closed)]
 
@@ -485,11 +510,20 @@ class BasketCore:
         # Released inputs may enter a second attempt as they are.
         try:
             bits = layer2_bits(len(self._identity.roster.baskets))
-            vector = layer2_input(held.aggregate, layer2_scale(self._settings.mode), bits)
+            vector = layer2_input(self._clipped(held, held.aggregate), layer2_scale(held.config), bits)
         except LocalError as error:
             self._sum.abort()
             return [Reject(COORDINATOR, str(error))]
         return [*effects, *self._sum.provide(vector, packet, COORDINATOR)]
+
+    def _clipped(self, held: _Round, aggregate: Aggregate) -> Aggregate:
+        """Bound how far one client can have moved the aggregate from the last public model."""
+        if math.isinf(self._settings.layer2_clip):
+            return aggregate
+        unit = contribution_unit(held.config)
+        model = None if self._model_packet is None else cast("Model", self._model_packet.body)
+        centre = np.zeros(aggregate.total.size) if model is None else model.vector / unit
+        return clip_about(aggregate, centre, self._settings.layer2_clip / unit)
 
     # The model.
 
@@ -501,8 +535,8 @@ class BasketCore:
         if held is None or not model_belongs(model, held.round_id, held.config):
             return [Reject(sender, f"a model of round {model.round_id} that no config held here announces")]
         self._model_packet = packet
-        self._gossip.offer(packet)
         kept = Persist(Entry("model", str(model.round_id), encode_packet(packet)))
+        self._gossip.offer(packet, kept.entry.payload)
         if model.round_id == held.round_id:
             self._leave_round()
         return [kept, *self._to_members(packet), Emit(ModelAccepted(self.basket_id, model))]
@@ -535,8 +569,10 @@ class BasketCore:
             author = item.header.sender
             if isinstance(item.body, Model):
                 effects += self._on_model(item, sender, now)
-            elif self._validator.check(item, author, now, self._expected) is None:
-                effects += [*self._keep(item), Send(author, self._ack(item))]
+            elif refusal := self._validator.check(item, author, now, self._expected):
+                effects += self._again(item, author, refusal)
+            else:
+                effects += [self._keep(item), Send(author, self._ack(item))]
         return [*effects, *self._evaluate(now)]
 
     def _on_pull(self, packet: Packet, sender: str, _now: float) -> list[Effect]:
@@ -564,6 +600,7 @@ class BasketCore:
         Ready: _on_ready,
         Declined: _on_declined,
         Release: _on_contribution,
+        TrustedUpdate: _on_contribution,
         Unprotected: _on_contribution,
         SecureSum: _on_sum,
         Model: _on_model,

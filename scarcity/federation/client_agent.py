@@ -4,7 +4,9 @@ Who sends what when (round.md, "Life of a round"):
 
     state        comes                     goes                                    next
     IDLE         RoundConfig               (an update is at hand: contribute)      OPEN
-    OPEN         submit / an update        local, none: [Persist, Release]         CONTRIBUTED
+    OPEN         submit / an update        local: [Persist, Release]               CONTRIBUTED
+                                           central: [Persist, TrustedUpdate]       CONTRIBUTED
+                                           none: Unprotected                       CONTRIBUTED
                                            distributed: [Persist, Ready]           READY
                                            cannot pay: Declined                    DECLINED
     READY        SecureSum (its config)    Advertise, noise is drawn               SUMMING
@@ -29,7 +31,13 @@ import attrs
 
 from scarcity.engine import Increment, OnlineDiscoveryEngine, record_layout
 from scarcity.engine.vector import Form, vector_dimension
-from scarcity.errors import AlreadySubmittedError, InsufficientInputs, LocalError, PrivacyBudgetExceeded, RemoteError
+from scarcity.errors import (
+    AlreadySubmittedError,
+    ConfigError,
+    LocalError,
+    PrivacyBudgetExceeded,
+    RemoteError,
+)
 from scarcity.federation.codec import body_digest, encode_packet, kind_of
 from scarcity.federation.effects import (
     ContributionMade,
@@ -47,31 +55,33 @@ from scarcity.federation.effects import (
 )
 from scarcity.federation.gossip import gossip_of
 from scarcity.federation.identity import Identity
-from scarcity.federation.layers import model_belongs, view_of
+from scarcity.federation.layers import has_view, model_belongs, view_of
 from scarcity.federation.packets import (
     MAX_REASON,
     Aborted,
     Ack,
     Body,
+    Contribution,
     Declined,
     FloatArray,
     GossipPull,
     GossipPush,
     Model,
     ModelRequest,
+    NoiseTerms,
     Packet,
     Ready,
-    Release,
     RosterNotice,
     RoundConfig,
     RoundSettings,
     SecureSum,
     TrustMode,
-    Unprotected,
+    Unit,
     Update,
     basket_scope,
 )
 from scarcity.federation.privacy_guard import (
+    MAX_DIMENSION,
     Layout,
     PrivacyFilter,
     Reservation,
@@ -79,18 +89,25 @@ from scarcity.federation.privacy_guard import (
     check_update,
     clean_layout,
     default_layout,
-    event_of,
+    layer2_sensitivity,
+    layout_fault,
     ledger_entry,
     masked_input,
+    noise_fault,
     release,
+    require_budget,
+    reserve_round,
+    trusted_update,
     unprotected,
+    unprotected_layout,
 )
 from scarcity.federation.reconciler import merge_model
-from scarcity.federation.roster import COORDINATOR, basket_id, verify_roster
+from scarcity.federation.roster import COORDINATOR, basket_id, largest_basket, verify_roster
 from scarcity.federation.sums import SumMark, SumParticipant, basket_policy
 from scarcity.federation.validator import Code, Expected, Validator, ValidatorLimits, code_of, expected_in
 
 _PUSH, _PULL = "gossip.push", "gossip.pull"
+_LAYER1, _LAYER2 = "layer 1", "layer 2"
 
 
 class ClientState(enum.Enum):
@@ -119,7 +136,11 @@ class Learner(Protocol):
         """How its updates are laid out; None: a plain array, clipped as a whole."""
 
     def update_for(self, round_id: int) -> Update | None:
-        """Return the update for a round that opens, None when there is nothing new."""
+        """Return the update for a round that opens; None: the owner submits it later.
+
+        Raises:
+            LocalError: there is nothing to contribute; the client declines, so that nobody waits for it.
+        """
 
     def accepted(self, update: Update) -> None:
         """Learn that the update is released: its rows are spent."""
@@ -151,9 +172,10 @@ class _Round:
     config: RoundConfig
     state: ClientState = ClientState.OPEN
     update: Update | None = None
-    reservation: Reservation | None = None
+    reservations: dict[str, Reservation] = attrs.field(factory=dict)  # by layer
     sent: Packet | None = None
     acknowledged: bool = False
+    declined: str = ""
     opened_at: float = 0.0
 
     @property
@@ -173,6 +195,9 @@ class ClientCore:
         learner: gives updates and takes models; None when updates come by `submit` only.
         limits: bounds of what it takes from each peer.
         marks: high-water marks of secure sums, replayed from the journal.
+
+    Raises:
+        ConfigError: no ledger in a mode that charges, or one in mode none.
     """
 
     def __init__(
@@ -187,6 +212,8 @@ class ClientCore:
         limits: ValidatorLimits | None = None,
         marks: Iterable[SumMark] = (),
     ) -> None:
+        if (ledger is None) is not (settings.mode is TrustMode.NONE):
+            raise ConfigError(f"mode {settings.mode.value} and ledger {ledger!r}: mode none alone has no ledger")
         self._identity = identity
         self._settings = settings
         self._ledger = ledger
@@ -213,6 +240,8 @@ class ClientCore:
     def receive(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         """Take a packet; whatever a peer sends, the answer is effects."""
         if refusal := self._validator.check(packet, sender, now, self._expected):
+            if code_of(refusal) is Code.EQUIVOCATION:
+                return [self._proof(packet), refusal]
             return [] if code_of(refusal) is Code.DUPLICATE else [refusal]
         handle = self._HANDLERS.get(type(packet.body))
         if handle is None:
@@ -223,6 +252,8 @@ class ClientCore:
         """Push or pull; an unacknowledged contribution is sent again with each push, the same bytes."""
         if timer == _PULL:
             sends = [self._send(peer, body) for peer, body in self._gossip.pull()]
+        elif timer != _PUSH:
+            return []
         else:
             sends = [*(self._send(peer, body) for peer, body in self._gossip.push()), *self._unacknowledged()]
         return [SetTimer(timer, now + self._settings.gossip_s), *sends]
@@ -259,10 +290,17 @@ class ClientCore:
 
     def local_view(self) -> FloatArray | None:
         """Return the basket's rule over the releases of the open round that gossip brought, or None: too few yet."""
-        if self._round is None:
-            return None
-        packets = self._gossip.local_view(self._round.round_id)
-        return view_of(packets, self._settings, len(self._identity.roster.clients_of(self._domain)))
+        return view_of(self._seen, self._settings, len(self._identity.roster.clients_of(self._domain)))
+
+    @property
+    def has_local_view(self) -> bool:
+        """Whether `local_view` would give one; the rule is not run."""
+        return has_view(self._seen, self._settings, len(self._identity.roster.clients_of(self._domain)))
+
+    @property
+    def _seen(self) -> tuple[Packet, ...]:
+        """The open round's contributions that gossip has brought."""
+        return () if self._round is None else self._gossip.local_view(self._round.round_id)
 
     def submit(self, update: Update) -> tuple[Receipt, list[Effect]]:
         """Contribute to the open round.
@@ -275,15 +313,25 @@ class ClientCore:
         held = self._round
         if held is None:
             raise LocalError(f"client {self.client_id}: no round is open to it; the next one opens after a model")
+        if held.state is ClientState.DECLINED:
+            self.require_budget(held.config.noise, held.config.layer2_noise, update.rows)
+            raise LocalError(f"client {self.client_id} has declined round {held.round_id}: {held.declined}")
         if held.state is not ClientState.OPEN:
             raise AlreadySubmittedError(f"client {self.client_id} is {held.state.value} in round {held.round_id}")
         if update.round_id not in (None, held.round_id):
             raise LocalError(
                 f"update of {self.client_id} is for round {update.round_id}, round {held.round_id} is open"
             )
+        if held.config.model_hash != self._model_hash:
+            raise LocalError(f"client {self.client_id} does not hold the model that round {held.round_id} starts from")
         effects = self._contribute(held, update)
-        release_id = held.reservation.release_id if held.reservation else ""
+        release_id = self._release_id(held) if held.reservations else ""
         return Receipt(held.round_id, release_id, self.epsilon_spent), effects
+
+    def require_budget(self, noise: NoiseTerms, layer2_noise: NoiseTerms, rows: tuple[int, int] | None) -> None:
+        """Raise PrivacyBudgetExceeded if the ledger cannot pay for a round with this noise; charge nothing."""
+        if self._ledger is not None and not noise_fault(self._settings, noise, layer2_noise):
+            require_budget(self._ledger, {_LAYER1: noise, _LAYER2: layer2_noise}, rows)
 
     # Opening a round.
 
@@ -297,6 +345,8 @@ class ClientCore:
             return []  # a copy of what is known
         if self.client_id not in roster:
             return [Reject(sender, f"the roster of epoch {roster.epoch} leaves this client out")]
+        if roster.keys[self.client_id] != self._identity.signing_key.verify_key.encode():
+            return [Reject(sender, f"the roster of epoch {roster.epoch} has another key for this client")]
         self._identity.roster = roster
         for part in (self._validator, self._gossip, self._sum):
             part.adopt(roster)
@@ -307,12 +357,14 @@ class ClientCore:
         if round_id <= self._last_round:
             known = self._round is not None and self._round.packet == packet
             return [] if known else [Reject(sender, f"round {round_id} is not after round {self._last_round}")]
+        if not 1 <= config.dimension <= MAX_DIMENSION:
+            return [Reject(sender, f"round {round_id} has vectors of {config.dimension} numbers")]
         effects = self._leave_round()
         self._last_round = round_id
         self._round = _Round(packet, config, opened_at=now)
         self._expected = expected_in(round_id, config, max_rows=self._settings.max_rows)
         self._gossip.expect(self._expected)
-        if reason := self._refusal(config):
+        if reason := self._refusal(config) or self._unpayable(config):
             return [*effects, *self._decline(self._round, reason)]
         if config.model_hash != self._model_hash:
             # It first asks for the model that the round starts from: what it was told of the past must be one thing.
@@ -320,72 +372,103 @@ class ClientCore:
         return [*effects, *self._begin(self._round)]
 
     def _begin(self, held: _Round) -> list[Effect]:
-        update = self._learner.update_for(held.round_id) if self._learner else None
-        if update is None:
-            return []
         try:
-            return self._contribute(held, update)
+            update = self._learner.update_for(held.round_id) if self._learner else None
+            return [] if update is None else self._contribute(held, update)
         except (PrivacyBudgetExceeded, LocalError) as error:
             return self._decline(held, str(error))
 
     def _refusal(self, config: RoundConfig) -> str:
         """Say why this client would not contribute under a config, empty if it would."""
-        roster, layout = self._identity.roster, self._layout(config)
+        roster = self._identity.roster
         if config.settings != self._settings:
             return f"the round's settings differ from this client's in {self._settings.differences(config.settings)}"
         if config.roster_root != roster.root:
             return f"the round runs under another roster than epoch {roster.epoch}"
         if len(roster.clients_of(self._domain)) < self._settings.min_clients:
             return f"basket {self._domain} has fewer than min_clients={self._settings.min_clients} members"
+        try:
+            layout = self._layout(config)
+        except LocalError as error:
+            return str(error)
+        if fault := layout_fault(self._settings, layout) or noise_fault(
+            self._settings, config.noise, config.layer2_noise
+        ):
+            return fault
         if (config.schema_hash, config.dimension) != (layout.schema_hash, layout.dimension):
             return f"the round is of another schema, or of {config.dimension} numbers instead of {layout.dimension}"
         ours = (layout.steps, layout.sensitivity, layout.least_scale)
         if (config.noise.steps, config.noise.sensitivity, config.noise.least_scale) != ours:
             return f"the round's lattice or sensitivity {config.noise} is not this client's"
+        return "" if self._settings.mode is TrustMode.NONE else self._noise_refusal(config, layout)
+
+    def _noise_refusal(self, config: RoundConfig, layout: Layout) -> str:
+        """Say which noise is not what this client's settings demand; how much of it is the ledger's question."""
+        if self._settings.layer2_share == 0:
+            return ""
+        ours = layer2_sensitivity(self._settings, layout, largest_basket(self._identity.roster))
+        theirs = config.layer2_noise.sensitivity
+        return "" if theirs == ours else f"Layer 2's sensitivity is {ours!r} by this client's sums, not {theirs!r}"
+
+    def _unpayable(self, config: RoundConfig) -> str:
+        """Say that the budget is spent; what a record's release costs depends on its rows, which are not known yet."""
+        if self._settings.unit is Unit.RECORD:
+            return ""
+        try:
+            self.require_budget(config.noise, config.layer2_noise, None)
+        except PrivacyBudgetExceeded as error:
+            return str(error)
         return ""
 
     def _layout(self, config: RoundConfig) -> Layout:
         """Return the client's own layout: nobody else says what its sensitivity is."""
-        if self._learner is not None and self._learner.layout is not None:
-            return self._learner.layout
-        return default_layout(self._settings, config.dimension, config.schema_hash)
+        own = None if self._learner is None else self._learner.layout
+        if own is None:
+            return default_layout(self._settings, config.dimension, config.schema_hash)
+        return unprotected_layout(own) if self._settings.mode is TrustMode.NONE else own
 
     # Contributing.
 
     def _decline(self, held: _Round, reason: str) -> list[Effect]:
-        held.state = ClientState.DECLINED
+        held.state, held.declined = ClientState.DECLINED, reason
         told = self._say(Declined(reason[:MAX_REASON]), held.round_id)
         return [Send(self._basket, told), Emit(RoundDeclined(self.client_id, held.round_id, reason))]
 
     def _contribute(self, held: _Round, update: Update) -> list[Effect]:
-        check_update(update, self._layout(held.config))
+        # All that can be refused is refused here: a charge whose record is not carried out would break the ledger.
+        check_update(update, self._settings, self._layout(held.config))
+        policy = None
+        if self._settings.mode is TrustMode.DISTRIBUTED:
+            policy = basket_policy(held.config, self._identity.roster, self._domain)
         effects: list[Effect] = []
         if self._ledger is not None:
-            release_id = f"{self._identity.roster.federation}/{held.round_id}/{self.client_id}"
-            held.reservation, record = self._ledger.reserve(
-                event_of(held.config.noise), release_id, f"layer 1, round {held.round_id}", update.rows
-            )
-            effects.append(Persist(ledger_entry(record)))
+            noises = {_LAYER1: held.config.noise, _LAYER2: held.config.layer2_noise}
+            held.reservations, entries = reserve_round(self._ledger, noises, self._release_id(held), update.rows)
+            effects += [Persist(entry) for entry in entries]
         held.update = update
-        if self._settings.mode is TrustMode.DISTRIBUTED:
+        if policy is not None:
             held.state = ClientState.READY
-            self._sum.pin(basket_scope(self._domain), basket_policy(held.config, self._identity.roster, self._domain))
+            self._sum.pin(basket_scope(self._domain), policy)
             return [*effects, Send(self._basket, self._say(Ready(update.weight), held.round_id))]
         return [*effects, *self._release(held, update)]
 
     def _release(self, held: _Round, update: Update) -> list[Effect]:
         """Noise (mode local), sign, keep, send. The charge is in the effects before this."""
-        body: Release | Unprotected
+        body: Contribution
         layout = self._layout(held.config)
-        if held.reservation is None:
-            body = unprotected(update, layout)
+        if self._settings.mode is TrustMode.LOCAL:
+            source = self._noise_source(held.round_id)
+            body = release(update, self._settings, layout, held.reservations[_LAYER1], source)
+        elif self._settings.mode is TrustMode.CENTRAL:
+            body = trusted_update(update, self._settings, layout)
         else:
-            body = release(update, self._settings, layout, held.reservation, self._noise_source(held.round_id))
+            body = unprotected(update, layout)
         held.sent = self._say(body, held.round_id)
         held.state = ClientState.CONTRIBUTED
         self._spend(update)
-        self._gossip.offer(held.sent)
-        kept = Persist(Entry("contribution", str(held.round_id), encode_packet(held.sent)))
+        encoded = encode_packet(held.sent)
+        self._gossip.offer(held.sent, encoded)
+        kept = Persist(Entry("contribution", str(held.round_id), encoded))
         made = Emit(ContributionMade(self.client_id, held.round_id, kind_of(body)))
         return [kept, Send(self._basket, held.sent), *self._commit(held), made]
 
@@ -399,17 +482,21 @@ class ClientCore:
         return self._entropy((self.client_id, scope, epoch, round_id, 0, "noise"))
 
     def _commit(self, held: _Round) -> list[Effect]:
-        if self._ledger is None or held.reservation is None:
+        if self._ledger is None:
             return []
-        return [Persist(ledger_entry(self._ledger.commit(held.reservation)))]
+        return [Persist(ledger_entry(self._ledger.commit(each))) for each in held.reservations.values()]
+
+    def _release_id(self, held: _Round) -> str:
+        return f"{self._identity.roster.federation}/{held.round_id}/{self.client_id}"
 
     def _leave_round(self) -> list[Effect]:
-        """Give back a reservation whose noise was never drawn; a drawn one stays spent."""
+        """Give back a reservation whose noise this client never drew; what others may have noised stays spent."""
         held, self._round = self._round, None
         self._sum.abort()
-        if held is None or self._ledger is None or held.reservation is None or not held.reservation.live:
+        own = None if held is None else held.reservations.get(_LAYER1)
+        if self._ledger is None or own is None or not own.live:
             return []
-        return [Persist(ledger_entry(self._ledger.void(held.reservation)))]
+        return [Persist(ledger_entry(self._ledger.void(own)))]
 
     def _on_ack(self, packet: Packet, sender: str, _now: float) -> list[Effect]:
         held = self._round
@@ -434,18 +521,23 @@ class ClientCore:
     def _mask(self, held: _Round, packet: Packet) -> list[Effect]:
         """Draw the share of the noise, sized for the survivors that this very sum demands, and hand the input over."""
         assert held.update is not None, "a client is READY only with an update"
-        assert held.reservation is not None, "a client is READY only with a reservation"
         source, layout = self._noise_source(held.round_id), self._layout(held.config)
         try:
             vector = masked_input(
-                held.update, self._settings, layout, held.reservation, source, min_survivors=self._sum.min_survivors
+                held.update,
+                self._settings,
+                layout,
+                held.reservations[_LAYER1],
+                source,
+                min_survivors=self._sum.min_survivors,
             )
+            provided = self._sum.provide(vector, packet, self._basket)
         except LocalError as error:
             return [*self._leave_round(), Reject(self._basket, str(error))]
         held.state = ClientState.SUMMING
         self._spend(held.update)
         made = Emit(ContributionMade(self.client_id, held.round_id, "masked"))
-        return [*self._commit(held), *self._sum.provide(vector, packet, self._basket), made]
+        return [*self._commit(held), *provided, made]
 
     # The model.
 
@@ -457,8 +549,9 @@ class ClientCore:
         if held is None or not model_belongs(model, held.round_id, held.config):
             return [Reject(sender, f"a model of round {model.round_id} that no config held here announces")]
         self._model_packet = packet
-        self._gossip.offer(packet)
-        effects: list[Effect] = [Persist(Entry("model", str(model.round_id), encode_packet(packet)))]
+        encoded = encode_packet(packet)
+        self._gossip.offer(packet, encoded)
+        effects: list[Effect] = [Persist(Entry("model", str(model.round_id), encoded))]
         if self._learner is not None:
             self._learner.receive_model(model)
         effects.append(Emit(ModelAccepted(self.client_id, model)))
@@ -470,9 +563,11 @@ class ClientCore:
         held = cast("Packet", self._model_packet)
         if packet.header.round_id != held.header.round_id or packet.body == held.body:
             return []
-        # The coordinator has signed two models of one round: that is proof, and neither is to be built upon.
-        proof = Persist(Entry("equivocation", str(packet.header.round_id), encode_packet(packet)))
-        return [proof, Reject(sender, f"a second, different model of round {packet.header.round_id}")]
+        return [self._proof(packet), Reject(sender, f"a second, different model of round {packet.header.round_id}")]
+
+    def _proof(self, packet: Packet) -> Persist:
+        """Keep the second of two things that its author has signed for one place; the first is kept where it counts."""
+        return Persist(Entry("equivocation", f"{kind_of(packet.body)}/{packet.header.round_id}", encode_packet(packet)))
 
     @property
     def _model_hash(self) -> bytes:
@@ -574,11 +669,12 @@ class FederationClientAgent:
         return self._offered[0]
 
     def update_for(self, round_id: int) -> Update | None:  # noqa: ARG002  a learner of another kind may need the round
-        """Return the shareable update, None when there is nothing new."""
-        try:
-            return self.get_shareable_update()
-        except InsufficientInputs:
-            return None
+        """Return the shareable update.
+
+        Raises:
+            InsufficientInputs: too few new rows to form a product.
+        """
+        return self.get_shareable_update()
 
     def accepted(self, update: Update) -> None:
         """Learn that an update is released: its rows are never offered again."""

@@ -28,6 +28,7 @@ from scarcity.federation.codec import body_digest, encode_packet, kind_of
 from scarcity.federation.effects import (
     Effect,
     Emit,
+    EntropySource,
     Entry,
     ModelMade,
     Persist,
@@ -46,6 +47,7 @@ from scarcity.federation.packets import (
     Absent,
     BasketReport,
     Body,
+    IntArray,
     Model,
     ModelRequest,
     NoiseTerms,
@@ -55,6 +57,7 @@ from scarcity.federation.packets import (
     RoundSettings,
     SecureSum,
 )
+from scarcity.federation.privacy_guard import Layout, PrivacyFilter, event_of, ledger_entry, noised_sum
 from scarcity.federation.roster import Roster
 from scarcity.federation.sums import TIMER as SUM_TIMER
 from scarcity.federation.sums import SumHost, open_layer2_sum
@@ -77,14 +80,14 @@ class RoundTerms:
     """What every round of a federation is about.
 
     Attributes:
-        noise: the privacy event of one contribution.
-        schema_hash: schema of the vectors.
-        dimension: their length.
+        noise: of one contribution.
+        layer2_noise: of the sum over baskets.
+        layout: of the vectors.
     """
 
     noise: NoiseTerms
-    schema_hash: bytes
-    dimension: int
+    layer2_noise: NoiseTerms
+    layout: Layout
 
 
 @attrs.define(eq=False)
@@ -107,6 +110,8 @@ class CoordinatorCore:
     Args:
         identity: the coordinator's voice.
         settings: the rules of every round.
+        ledger: its copy of Layer 2's ledger; None in mode none.
+        entropy: source of Layer 2's noise.
         terms: what rounds are about; None until the first update fixes it (`open_round` needs it).
         rounds: how many rounds open by themselves, each after the one before; 0: only `open_round` opens one.
         limits: bounds of what it takes from each peer.
@@ -117,12 +122,16 @@ class CoordinatorCore:
         identity: Identity,
         settings: RoundSettings,
         *,
+        ledger: PrivacyFilter | None,
+        entropy: EntropySource,
         terms: RoundTerms | None = None,
         rounds: int = 0,
         limits: ValidatorLimits | None = None,
     ) -> None:
         self._identity = identity
         self._settings = settings
+        self._ledger = ledger
+        self._entropy = entropy
         self._terms = terms
         self._rounds_left = rounds
         self._round: _Round | None = None
@@ -151,7 +160,7 @@ class CoordinatorCore:
     def fire(self, timer: str, now: float) -> list[Effect]:
         """End a stage of the sum, or stop waiting for baskets."""
         held = self._round
-        if held is None or (timer == SUM_TIMER) != (held.host is not None):
+        if held is None or timer != (_PATIENCE if held.host is None else SUM_TIMER):
             return []
         return self.close_stage(now)
 
@@ -229,7 +238,15 @@ class CoordinatorCore:
         self._last_round += 1
         terms, roster = self._terms, self._identity.roster
         model_hash = body_digest(self._model_packet.body) if self._model_packet else b""
-        config = RoundConfig(self._settings, terms.noise, terms.schema_hash, terms.dimension, roster.root, model_hash)
+        config = RoundConfig(
+            self._settings,
+            terms.noise,
+            terms.layout.schema_hash,
+            terms.layout.dimension,
+            roster.root,
+            model_hash,
+            terms.layer2_noise,
+        )
         expected = BasketManager(roster, self._settings.min_clients).expected
         self._round = _Round(self._last_round, config, now, expected)
         self._expected = expected_in(self._last_round, config, max_rows=self._settings.max_rows)
@@ -294,20 +311,28 @@ class CoordinatorCore:
     def _finish(self, held: _Round, now: float) -> list[Effect]:
         result = cast("SumHost", held.host).result
         assert result is not None, "a round is finished by an opened sum"
+        charged, total = self._noised(held, result.vector)
         reports = [held.reports[basket] for basket in result.survivors]
-        model = model_of_sum(
-            result.vector,
-            config=held.config,
-            round_id=held.round_id,
-            count=sum(report.count for report in reports),
-            noise_variance=sum(report.noise_variance for report in reports),
-            config_hash=body_digest(held.config),
-        )
+        model = model_of_sum(total, reports, config=held.config, round_id=held.round_id)
         packet = self._model_packet = self._say(model, held.round_id)
         kept = Persist(Entry("model", str(held.round_id), encode_packet(packet)))
         self._round = None
         made = Emit(ModelMade(model, result.survivors))
-        return [kept, *self._to_baskets(packet), made, *self._next_round(now)]
+        return [*charged, kept, *self._to_baskets(packet), made, *self._next_round(now)]
+
+    def _noised(self, held: _Round, total: IntArray) -> tuple[list[Effect], IntArray]:
+        """Add Layer 2's noise where the round has any; its record is durable before the model leaves."""
+        noise, terms = held.config.layer2_noise, self._terms
+        if not noise.sigma > 0:
+            return [], total
+        assert terms is not None, "an open round has terms"
+        assert self._ledger is not None, "a round with noise has a ledger"
+        scope, epoch, rows = LAYER2, self._identity.roster.epoch, (held.round_id, held.round_id + 1)
+        reservation, record = self._ledger.reserve(event_of(noise), f"round {held.round_id}", scope, rows)
+        source = self._entropy((self._identity.member_id, scope, epoch, held.round_id, held.attempt, "noise"))
+        noised = noised_sum(total, noise, terms.layout, reservation, source)
+        records = (record, self._ledger.commit(reservation))
+        return [Persist(ledger_entry(each)) for each in records], noised
 
     def _abort(self, held: _Round, reason: str, now: float) -> list[Effect]:
         told = self._say(Aborted(reason[:MAX_REASON]), held.round_id)

@@ -81,11 +81,14 @@ class RoundDeclined:
 
 @attrs.frozen
 class BasketClosed:
-    """A basket has its aggregate. `missing` were expected and are not in it; `reasons` says why where that is known."""
+    """A basket has its aggregate; None in mode central, where it is shown to nobody.
+
+    `missing` were expected and are not in it, each with the reason where that is known.
+    """
 
     basket_id: str
     round_id: int
-    aggregate: Aggregate
+    aggregate: Aggregate | None
     members: tuple[str, ...]
     missing: tuple[tuple[str, str], ...]
 

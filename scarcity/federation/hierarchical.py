@@ -24,13 +24,19 @@ from scarcity.errors import (
     LocalError,
     UnknownClientError,
 )
-from scarcity.federation.assembly import Assembly, Seats, round_settings, seat
+from scarcity.federation.assembly import Assembly, Seats, refuse_layout, round_settings, seat
 from scarcity.federation.basket import BasketCore, BasketState
 from scarcity.federation.client_agent import ClientCore, FederationClientAgent, Receipt
 from scarcity.federation.coordinator import CoordinatorCore, CoordinatorState
 from scarcity.federation.effects import EntropyLabel, EntropySource, Event, Reject, Waiting
-from scarcity.federation.packets import Model, RoundSettings, Update
-from scarcity.federation.privacy_guard import Layout, PrivacyParams, check_update, default_layout
+from scarcity.federation.packets import Model, RoundSettings, TrustMode, Update
+from scarcity.federation.privacy_guard import (
+    Layout,
+    PrivacyParams,
+    check_update,
+    default_layout,
+    unprotected_layout,
+)
 from scarcity.federation.pump import Pump
 from scarcity.federation.roster import COORDINATOR, Role
 
@@ -117,6 +123,7 @@ class HierarchicalFederation:
     Args:
         config: settings; the defaults are those of `HierarchicalFederationConfig()`.
         observe: called with (member id, event or refusal) as they happen.
+        wire: encode and decode every packet on its way, as between machines; the models are the same.
     """
 
     def __init__(
@@ -124,6 +131,7 @@ class HierarchicalFederation:
         config: HierarchicalFederationConfig | None = None,
         *,
         observe: Callable[[str, Event | Reject], None] | None = None,
+        wire: bool = False,
     ) -> None:
         self.config = config or HierarchicalFederationConfig()
         self._assembly = Assembly(
@@ -134,7 +142,7 @@ class HierarchicalFederation:
             federation=self.config.federation,
             packets_per_s=math.inf,
         )
-        self._pump = Pump(observe)
+        self._pump = Pump(observe, wire=wire)
         self._domains: dict[str, str] = {}
         self._agents: dict[str, ModelReceiver] = {}
         self._seats: Seats | None = None
@@ -199,7 +207,7 @@ class HierarchicalFederation:
         before = dict(self._pump.counts)
         self._pump.advance(self.config.rounds.gossip_s)
         pushes, pulls = (self._pump.counts[k] - before.get(k, 0) for k in ("gossip-push", "gossip-pull"))
-        views = sum(core.local_view() is not None for core in self._clients.values())
+        views = sum(core.has_local_view for core in self._clients.values())
         return GossipReport(self._pump.now, pushes, pulls, views)
 
     def maybe_aggregate(self) -> Model | None:
@@ -212,7 +220,7 @@ class HierarchicalFederation:
         if coordinator is None:
             return None
         self._pump.run()
-        ready = sum(basket.has_quorum for basket in self._baskets.values())
+        ready = sum(basket.is_present or basket.has_quorum for basket in self._baskets.values())
         if coordinator.state is not CoordinatorState.IDLE and ready >= self.config.rounds.min_baskets:
             self._close(coordinator)
         if coordinator.model is None or coordinator.model.round_id <= self._num_returned:
@@ -241,7 +249,8 @@ class HierarchicalFederation:
     def _refuse(self, client_id: str, update: Update) -> None:
         """Refuse what cannot count before a round is opened for it."""
         layout = self._layout or self._layout_for(update)
-        check_update(update, layout)
+        refuse_layout(self.config.rounds, layout)
+        check_update(update, self.config.rounds, layout)
         domain, need = self._domains[client_id], self.config.rounds.min_clients
         members = sum(other == domain for other in self._domains.values())
         if members < need:
@@ -249,7 +258,12 @@ class HierarchicalFederation:
                 f"client {client_id!r}: basket {domain!r} has {members} of min_clients={need} members; "
                 "nothing is released below it"
             )
-        model = self._coordinator.model if self._coordinator else None
+        coordinator = self._coordinator
+        last = 0 if coordinator is None else coordinator.round_id
+        is_open = coordinator is not None and coordinator.state is not CoordinatorState.IDLE
+        if update.round_id not in (None, last if is_open else last + 1):
+            raise LocalError(f"update of {client_id!r} is for round {update.round_id}, which is not the open one")
+        model = coordinator.model if coordinator else None
         if not self.config.auto_aggregate and model is not None and model.round_id > self._num_returned:
             raise AlreadySubmittedError(
                 f"round {model.round_id} has come to its end; maybe_aggregate() returns its model"
@@ -259,7 +273,8 @@ class HierarchicalFederation:
         """Return the layout that a first update fixes: its agent's, or that of a plain array."""
         agent = self._agents.get(update.client_id)
         if update.schema_hash and isinstance(agent, FederationClientAgent) and agent.layout is not None:
-            return agent.layout
+            clean = self.config.rounds.mode is TrustMode.NONE
+            return unprotected_layout(agent.layout) if clean else agent.layout
         return default_layout(self.config.rounds, update.vector.size, update.schema_hash)
 
     def _open_round(self, update: Update) -> CoordinatorCore:
@@ -268,20 +283,29 @@ class HierarchicalFederation:
         if coordinator is not None and coordinator.state is not CoordinatorState.IDLE:
             return coordinator
         layout = self._layout or self._layout_for(update)
-        terms = self._assembly.terms(layout)
+        seats = self._next_seats()
+        terms = self._assembly.terms(layout, seats.roster)
+        if (core := self._clients.get(update.client_id)) is not None:
+            core.require_budget(terms.noise, terms.layer2_noise, update.rows)
+        # Nothing is kept before this line, and nothing is refused after it.
         self._layout = layout
-        coordinator = self._seat_all()
+        coordinator = self._seat_all(seats)
         coordinator.set_terms(terms)
         self._pump.carry(COORDINATOR, coordinator.open_round(self._pump.now))
         self._pump.run()
         return coordinator
 
-    def _seat_all(self) -> CoordinatorCore:
-        """Make cores for members that have none yet; a changed roster is a new epoch."""
-        known = set() if self._seats is None else {m.id for m in self._seats.roster.members if m.role is Role.CLIENT}
-        if self._coordinator is not None and known == set(self._domains):
+    def _next_seats(self) -> Seats:
+        """Return the seats of the next round; a changed roster is a new epoch."""
+        if self._seats is not None and set(self._clients) == set(self._domains):
+            return self._seats
+        return seat(self._assembly, self._domains.items(), before=self._seats)
+
+    def _seat_all(self, seats: Seats) -> CoordinatorCore:
+        """Make cores for members that have none yet."""
+        if self._coordinator is not None and seats is self._seats:
             return self._coordinator
-        seats = self._seats = seat(self._assembly, self._domains.items(), before=self._seats)
+        self._seats = seats
         if self._coordinator is None:
             self._coordinator = self._assembly.coordinator(seats.identity(COORDINATOR))
             self._pump.add(COORDINATOR, self._coordinator)
@@ -292,7 +316,7 @@ class HierarchicalFederation:
                 basket = self._assembly.basket(seats.identity(member.id), seats.operator_public_key)
                 self._baskets[member.id] = basket
                 self._pump.add(member.id, basket)
-        for client_id in sorted(set(self._domains) - known):
+        for client_id in sorted(set(self._domains) - set(self._clients)):
             learner = _learner_of(self._agents.get(client_id))
             core = self._assembly.client(seats.identity(client_id), seats.operator_public_key, learner=learner)
             self._clients[client_id] = core
@@ -319,9 +343,12 @@ def _as_update(client_id: str, update: npt.ArrayLike | Update) -> Update:
             raise InvalidUpdate(f"an update of {update.client_id!r} was submitted for {client_id!r}")
         return update
     try:
-        vector = np.array(update, dtype=np.float64)  # a copy: the caller may go on using theirs
+        given = np.asarray(update)
     except (TypeError, ValueError) as error:
         raise InvalidUpdate(f"update of {client_id}: expected an array of numbers, {error}") from None
+    if given.dtype.kind not in "fiub":  # text that looks like a number is text, and a complex one has no order
+        raise InvalidUpdate(f"update of {client_id}: expected an array of numbers, got {given.dtype}")
+    vector = np.array(given, dtype=np.float64)  # a copy: the caller may go on using theirs
     return Update(client_id, None, b"", vector)
 
 

@@ -1,40 +1,42 @@
 """The mathematics of the two layers: contributions to an aggregate, aggregates to a model.
 
 Layer 1 applies a rule to contributions that can be seen one by one, or reads the sum that a secure sum has opened.
-Layer 2 is always a secure sum over the baskets, so what is here is only how an aggregate enters that sum, [W, total] as
-integers, and how a model comes out of it. A total that is a sum of integers enters as it is: nothing is multiplied or
-rounded between the noise and the model.
+Layer 2 is always a secure sum over the baskets, so what is here is only how an aggregate enters that sum, as integers,
+and how a model comes out of it; weights are public. A total that is a sum of integers enters as it is: nothing is
+multiplied or rounded between the noise and the model.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 import numpy as np
 
 from scarcity.errors import InvalidUpdate
-from scarcity.federation.aggregator import Rule, aggregate_by_sender, byzantine_count, make_rule
+from scarcity.federation.aggregator import Average, Rule, aggregate_by_sender, byzantine_count, make_rule
 from scarcity.federation.codec import body_digest
 from scarcity.federation.packets import (
+    CONTRIBUTIONS,
     Aggregate,
+    BasketReport,
     FloatArray,
     IntArray,
     Model,
     Packet,
-    Release,
     RoundConfig,
     RoundSettings,
     TrustMode,
     Unit,
-    Unprotected,
 )
 
 # Bits of Layer 2's fixed point. Clean moments need 36 to keep coefficients within 1e-9 (24 give 7e-7). Aggregates of
 # releases are in lattice units already, whose noise alone spans thousands of units: 16 further bits lose nothing.
 _CLEAN_BITS = 36
 _RELEASED_BITS = 16
+# Clean sums of lattice rows are integers near 2^45 already; their mean times the weight is off by less than this.
+_LATTICE_BITS = 8
 # Half of int64 is the ring's sign; the other half is shared by all baskets of a round.
 _RING_BITS = 62
 
@@ -74,9 +76,36 @@ def aggregate_contributions(rule: Rule, contributions: Mapping[str, Contributed]
     means = {name: (c.vector / c.weight, c.weight * c.multiplier) for name, c in contributions.items()}
     result = aggregate_by_sender(rule, means)
     weight = float(sum(weight for _, weight in (means[name] for name in sorted(means))))
+    exact = _exact_sum(contributions) if isinstance(rule, Average) else None
     shares = result.weights or dict.fromkeys(means, 1 / len(means))
     per_unit = sum((shares[name] * sigma / contributions[name].weight) ** 2 for name in sorted(shares))
-    return Aggregate(result.vector * weight, weight, len(means), result.rule, per_unit * weight**2)
+    total = result.vector * weight if exact is None else exact
+    return Aggregate(total, weight, len(means), result.rule, per_unit * weight**2)
+
+
+def _exact_sum(contributions: Mapping[str, Contributed]) -> IntArray | None:
+    """Return the plain sum of integer contributions that all count in full, None where there is none."""
+    if any(c.multiplier != 1.0 or c.vector.dtype != np.int64 for c in contributions.values()):
+        return None
+    vectors = np.stack([contributions[name].vector for name in sorted(contributions)])
+    return np.asarray(vectors.sum(axis=0), dtype=np.int64)
+
+
+def clip_about(aggregate: Aggregate, centre: FloatArray, radius: float) -> Aggregate:
+    """Return the aggregate with its mean moved to within `radius` of the centre, L2; units of the contributions.
+
+    Args:
+        aggregate: a basket's.
+        centre: shape (d,), public: the last model, or zero before the first.
+        radius: layer2_clip; infinity changes nothing.
+
+    Source: Karimireddy et al., ICML 2021 (centred clipping, one step).
+    """
+    away = aggregate.mean - centre
+    distance = float(np.linalg.norm(away))
+    if distance <= radius:
+        return aggregate
+    return attrs.evolve(aggregate, total=(centre + away * (radius / distance)) * aggregate.weight)
 
 
 def aggregate_of_sum(total: IntArray, weights: Mapping[str, int], noise_variance: float) -> Aggregate:
@@ -84,11 +113,14 @@ def aggregate_of_sum(total: IntArray, weights: Mapping[str, int], noise_variance
     return Aggregate(total, float(sum(weights.values())), len(weights), "average", noise_variance)
 
 
-def layer2_scale(mode: TrustMode) -> int:
-    """Return the lattice steps per unit with which totals enter Layer 2 in a trust mode."""
-    if mode is TrustMode.DISTRIBUTED:
-        return 1  # totals are integers already
-    return 1 << (_CLEAN_BITS if mode is TrustMode.NONE else _RELEASED_BITS)
+def layer2_scale(config: RoundConfig) -> int:
+    """Return the lattice steps per unit with which a round's totals enter Layer 2."""
+    mode = config.settings.mode
+    if mode in (TrustMode.DISTRIBUTED, TrustMode.CENTRAL) or config.layer2_noise.sigma > 0:
+        return 1  # totals are integers, or noise is added on the contributions' own lattice
+    if mode is TrustMode.NONE:
+        return 1 << (_LATTICE_BITS if config.noise.steps else _CLEAN_BITS)
+    return 1 << _RELEASED_BITS
 
 
 def layer2_bits(num_baskets: int) -> int:
@@ -97,39 +129,36 @@ def layer2_bits(num_baskets: int) -> int:
 
 
 def layer2_input(aggregate: Aggregate, scale: int, bits: int) -> IntArray:
-    """Return [W, total] as integers, shape (1 + d,), int64.
+    """Return the total as integers, shape (d,), int64; the weight is public and stands in the basket's report.
 
     Raises:
         InvalidUpdate: a coordinate exceeds the bound, so the ring could overflow.
     """
-    raw = np.concatenate([[aggregate.weight], np.asarray(aggregate.total, dtype=np.float64)]) * scale
+    raw = np.asarray(aggregate.total, dtype=np.float64) * scale
     if not (np.abs(raw) < 2.0**bits).all():
         at = int(np.argmax(np.abs(raw)))
         raise InvalidUpdate(f"coordinate {at} of the aggregate is {raw[at]:.3g}, beyond Layer 2's bound 2^{bits}")
-    scaled: IntArray = np.trunc(raw).astype(np.int64)
     if aggregate.total.dtype == np.int64:
-        scaled[1:] = aggregate.total * scale  # exact beyond the 53 bits of a float
-    return scaled
+        return np.asarray(aggregate.total * scale, dtype=np.int64)  # exact beyond the 53 bits of a float
+    return np.asarray(np.trunc(raw), dtype=np.int64)
 
 
-def model_of_sum(
-    total: IntArray, *, config: RoundConfig, round_id: int, count: int, noise_variance: float, config_hash: bytes
-) -> Model:
+def model_of_sum(total: IntArray, reports: Sequence[BasketReport], *, config: RoundConfig, round_id: int) -> Model:
     """Return the model of an opened Layer 2 sum.
 
     Args:
-        total: shape (1 + d,), int64: the sum of what `layer2_input` gave.
+        total: shape (d,), int64: the sum of what `layer2_input` gave, with Layer 2's noise where there is any.
+        reports: of the baskets in it.
         config: the round's config.
         round_id: the round.
-        count: clients in it.
-        noise_variance: variance of the noise in a unit-scale coordinate of the sum, in units of the contributions.
-        config_hash: digest of the config.
     """
-    scale = layer2_scale(config.settings.mode)
-    weight = float(total[0]) / scale
+    weight = math.fsum(report.weight for report in reports)
     unit = contribution_unit(config)
-    mean = np.asarray(total[1:], dtype=np.float64) / scale / weight * unit
-    return Model(round_id, config.schema_hash, mean, weight, count, float(np.sqrt(noise_variance)) * unit, config_hash)
+    mean = np.asarray(total, dtype=np.float64) / layer2_scale(config) / weight * unit
+    variance = math.fsum([*(report.noise_variance for report in reports), config.layer2_noise.sigma**2])
+    count = sum(report.count for report in reports)
+    noise_std = math.sqrt(variance) * unit
+    return Model(round_id, config.schema_hash, mean, weight, count, noise_std, body_digest(config))
 
 
 def contribution_unit(config: RoundConfig) -> float:
@@ -137,7 +166,8 @@ def contribution_unit(config: RoundConfig) -> float:
 
     Plain arrays are clipped to clip_norm = K lattice steps; records stay in lattice units, which the engine reads.
     """
-    if config.noise.steps and config.settings.unit is Unit.CLIENT:
+    clipped = config.settings.mode is not TrustMode.NONE and config.settings.unit is Unit.CLIENT
+    if config.noise.steps and clipped:
         return config.settings.clip_norm / config.noise.steps
     return 1.0
 
@@ -147,6 +177,12 @@ def model_belongs(model: Model, round_id: int, config: RoundConfig) -> bool:
     if model.round_id == round_id:
         return model.config_hash == body_digest(config)
     return model.round_id < round_id and body_digest(model) == config.model_hash
+
+
+def has_view(packets: Iterable[Packet], settings: RoundSettings, members: int) -> bool:
+    """Say whether `view_of` would give a view; the same arguments, without the cost of the rule."""
+    rule = make_rule(settings.rule, byzantine_count(settings.byzantine_share, members))
+    return sum(isinstance(packet.body, CONTRIBUTIONS) for packet in packets) >= rule.min_inputs
 
 
 def view_of(packets: Iterable[Packet], settings: RoundSettings, members: int) -> FloatArray | None:
@@ -160,12 +196,13 @@ def view_of(packets: Iterable[Packet], settings: RoundSettings, members: int) ->
     Returns:
         shape (d,), per unit of weight, in units of the contributions; None while they are too few for the rule.
     """
+    contributions = tuple(packets)
+    if not has_view(contributions, settings, members):
+        return None
     rule = make_rule(settings.rule, byzantine_count(settings.byzantine_share, members))
     held = {
         packet.header.sender: (packet.body.vector / packet.body.weight, float(packet.body.weight))
-        for packet in packets
-        if isinstance(packet.body, Release | Unprotected)
+        for packet in contributions
+        if isinstance(packet.body, CONTRIBUTIONS)
     }
-    if len(held) < rule.min_inputs:
-        return None
     return aggregate_by_sender(rule, held).vector

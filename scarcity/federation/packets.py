@@ -34,6 +34,7 @@ class TrustMode(enum.Enum):
 
     LOCAL = "local"
     DISTRIBUTED = "distributed"
+    CENTRAL = "central"
     NONE = "none"
 
 
@@ -121,6 +122,11 @@ def _duration(_instance: Any, field: attrs.Attribute[float], value: float) -> No
         raise ConfigError(f"{field.name} must be a positive number of seconds (inf: never), got {value!r}")
 
 
+def _positive(_instance: Any, field: attrs.Attribute[float], value: float) -> None:
+    if not value > 0:
+        raise ConfigError(f"{field.name} must be a positive number, got {value!r}")
+
+
 def _share(_instance: Any, field: attrs.Attribute[float], value: float) -> None:
     if not 0 <= value <= 1:
         raise ConfigError(f"{field.name} must be a share in [0, 1], got {value!r}")
@@ -160,6 +166,10 @@ class RoundSettings:
         deadline_s: after it, a basket without quorum is Absent.
         stage_s: how long each stage of a secure sum may take.
         max_rows: most rows that one client may claim in a round; it bounds what a lie about one's weight can do.
+        central_share: part of the budget (of mu squared) that buys noise on Layer 2's sum; all of it in mode central,
+            none by default elsewhere: on top of noised inputs it costs accuracy and buys nothing against the baskets.
+        layer2_clip: bound on how far a basket's mean may lie from the last public model, in units of the vectors (unit
+            client). Needed for Layer 2 noise after a robust rule: one client can move such a mean anywhere within it.
         max_staleness: rounds after which a late contribution is worthless.
         half_life_rounds: a late contribution's weight halves with every so many rounds.
     """
@@ -180,6 +190,8 @@ class RoundSettings:
     deadline_s: float = attrs.field(default=math.inf, validator=_duration)
     stage_s: float = attrs.field(default=math.inf, validator=_duration)
     max_rows: int = attrs.field(default=100_000, validator=_at_least(1))
+    central_share: float = attrs.field(default=0.0, validator=_share)
+    layer2_clip: float = attrs.field(default=math.inf, validator=_positive)
     max_staleness: int = attrs.field(default=2, validator=_at_least(0))
     half_life_rounds: float = attrs.field(default=1.0, validator=_duration)
 
@@ -187,6 +199,11 @@ class RoundSettings:
     def patience_s(self) -> float:
         """How long the coordinator waits for a basket: its deadline, then up to five stages of its sum."""
         return self.ready_s + self.deadline_s + 6 * self.stage_s
+
+    @property
+    def layer2_share(self) -> float:
+        """Part of mu squared that buys Layer 2's noise."""
+        return 1.0 if self.mode is TrustMode.CENTRAL else self.central_share
 
     def differences(self, other: RoundSettings) -> str:
         """Return the names of the settings in which another one differs, for people."""
@@ -220,11 +237,12 @@ class RoundConfig:
     """The coordinator opens a round."""
 
     settings: RoundSettings
-    noise: NoiseTerms
+    noise: NoiseTerms  # of one contribution
     schema_hash: bytes
     dimension: int
     roster_root: bytes
     model_hash: bytes  # of the last Model, so that nobody can be shown another history; empty before the first
+    layer2_noise: NoiseTerms = NoiseTerms()  # of the sum over baskets; sigma 0 where there is none
 
 
 @attrs.frozen
@@ -257,6 +275,15 @@ class Declined:
 @attrs.frozen
 class Release:
     """Mode local: a client's vector with its own noise on it. Gossip may carry it to anyone."""
+
+    schema_hash: bytes
+    vector: IntArray = attrs.field(eq=_same_array)
+    weight: int
+
+
+@attrs.frozen
+class TrustedUpdate:
+    """Mode central: a client's clean vector on the lattice, for its own basket's eyes only. Gossip never carries it."""
 
     schema_hash: bytes
     vector: IntArray = attrs.field(eq=_same_array)
@@ -365,6 +392,7 @@ Body = (
     | Ready
     | Declined
     | Release
+    | TrustedUpdate
     | Unprotected
     | Ack
     | SecureSum
@@ -383,6 +411,7 @@ KINDS: Final[dict[str, type]] = {
     "ready": Ready,
     "declined": Declined,
     "release": Release,
+    "trusted-update": TrustedUpdate,
     "unprotected": Unprotected,
     "ack": Ack,
     "secure-sum": SecureSum,
@@ -396,8 +425,11 @@ KINDS: Final[dict[str, type]] = {
 
 # What carries its author's signature. Secure sums sign their own messages, a roster carries the operator's signature,
 # and what remains is said to the neighbour on an authenticated link.
-SIGNED: Final = frozenset({RoundConfig, Ready, Declined, Release, Unprotected, BasketReport, Absent, Aborted, Model})
-CONTRIBUTIONS: Final = (Release, Unprotected)
+SIGNED: Final = frozenset(
+    {RoundConfig, Ready, Declined, Release, TrustedUpdate, Unprotected, BasketReport, Absent, Aborted, Model}
+)
+Contribution = Release | TrustedUpdate | Unprotected
+CONTRIBUTIONS: Final = (Release, TrustedUpdate, Unprotected)
 
 
 @attrs.frozen

@@ -9,19 +9,21 @@ pass as they are, and the noise is the last thing that is added to exactly the i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 import numpy as np
 
-from scarcity.errors import ConfigError, InvalidUpdate, SchemaMismatchError
+from scarcity.errors import ConfigError, InvalidUpdate, PrivacyBudgetExceeded, SchemaMismatchError
 from scarcity.federation.effects import Entry
 from scarcity.federation.packets import (
+    LAYER2,
     FloatArray,
     IntArray,
     NoiseTerms,
     Release,
     RoundSettings,
+    TrustedUpdate,
     TrustMode,
     Unit,
     Unprotected,
@@ -49,6 +51,7 @@ from scarcity.privacy import (
     noise_share_sigma,
     rounded_gaussian,
 )
+from scarcity.privacy.mechanisms import SIGMA_MAX, SIGMA_MIN
 
 __all__ = [
     "GaussianEvent",
@@ -67,9 +70,12 @@ __all__ = [
 ]
 
 LEDGER = "ledger"
+# Layer 2 sums [weight, vector], and a secure sum takes 10^6 numbers.
+MAX_DIMENSION = 999_999
 # The steps that clip_norm is divided into, per root of the dimension: enough that truncation costs less than a
 # thousandth of the norm.
 _STEPS_PER_ROOT_DIMENSION = 1024
+_ROUNDING = 1e-14
 
 
 @attrs.frozen
@@ -79,7 +85,7 @@ class Layout:
     Attributes:
         schema_hash: names the schema; empty for plain arrays.
         dimension: d.
-        steps: K, the lattice steps that the bound (of a vector, or of a row) equals; 0 in mode none.
+        steps: K, the lattice steps that the bound (of a vector, or of a row) equals; 0 where there is no lattice.
         sensitivity: L2 sensitivity under ZERO_OUT, in lattice units; 0 in mode none.
         noise_scales: shape (d,), factor on sigma for each coordinate; 0 marks a public count, which gets no noise.
     """
@@ -107,6 +113,12 @@ def clean_layout(dimension: int, schema_hash: bytes = b"") -> Layout:
     return Layout(schema_hash, dimension, 0, 0.0, np.zeros(dimension))
 
 
+def unprotected_layout(layout: Layout) -> Layout:
+    """Return a layout as mode none has it: no noise. Sums of lattice rows stay integers, in lattice units."""
+    steps = 0 if layout.noise_scales.all() else layout.steps
+    return Layout(layout.schema_hash, layout.dimension, steps, 0.0, np.zeros(layout.dimension))
+
+
 def default_layout(settings: RoundSettings, dimension: int, schema_hash: bytes = b"") -> Layout:
     """Return the layout of an array of which nothing but its size is known.
 
@@ -121,6 +133,48 @@ def default_layout(settings: RoundSettings, dimension: int, schema_hash: bytes =
             "whose engine has a schema with public scales; a plain array has unit client"
         )
     return array_layout(dimension, schema_hash)
+
+
+def layout_fault(settings: RoundSettings, layout: Layout) -> str:
+    """Say why vectors of a layout cannot be protected under these settings, empty if they can.
+
+    Unit client protects one vector that is clipped and noised as a whole: public counts in it would leave in clear,
+    scaled by a norm that is not public. Unit record needs to know what one record can change.
+    """
+    if not 1 <= layout.dimension <= MAX_DIMENSION:
+        return f"a vector must have 1 to {MAX_DIMENSION} numbers, not {layout.dimension}"
+    if settings.mode is TrustMode.NONE:
+        return ""
+    if settings.unit is Unit.RECORD:
+        bad = bool(layout.noise_scales.all())
+        return "unit record needs vectors of the record form: an engine whose schema has public scales" if bad else ""
+    if not (layout.noise_scales == 1.0).all() or layout.sensitivity != layout.steps:
+        return "unit client needs vectors without public counts: an agent of form 'mean', or unit record for this one"
+    return ""
+
+
+def noise_fault(settings: RoundSettings, noise: NoiseTerms, layer2_noise: NoiseTerms) -> str:
+    """Say why noise cannot be drawn under these terms, empty if it can."""
+    if settings.mode is TrustMode.NONE:
+        return ""
+    drawn = [noise] if settings.layer2_share < 1 else []
+    drawn += [layer2_noise] if settings.layer2_share > 0 else []
+    for terms in drawn:
+        positive = terms.steps >= 1 and 0 < terms.sensitivity < np.inf and 0 < terms.least_scale <= 1
+        if not (positive and terms.sigma * terms.least_scale >= SIGMA_MIN and terms.sigma <= SIGMA_MAX):
+            return f"noise must lie in [{SIGMA_MIN:g}, 2^36] lattice steps and its terms be positive, got {terms}"
+    return ""
+
+
+def require_budget(ledger: PrivacyFilter, noises: Mapping[str, NoiseTerms], rows: tuple[int, int] | None) -> None:
+    """Refuse a round that the ledger cannot pay, and charge nothing.
+
+    Raises:
+        PrivacyBudgetExceeded: the round's events do not fit together.
+    """
+    events = {layer: event_of(noise) for layer, noise in noises.items() if noise.sigma > 0}
+    if not ledger.admits(events.values(), rows):
+        raise PrivacyBudgetExceeded(f"{events}, rows={rows}", str(ledger.remaining(rows)), ledger.ledger_id)
 
 
 def relation_of(settings: RoundSettings) -> NeighboringRelation:
@@ -141,23 +195,98 @@ def open_filter(settings: RoundSettings, budget: PrivacyParams, ledger_id: str) 
     return PrivacyFilter(ledger_budget(budget), unit=unit, relation=relation, ledger_id=ledger_id)
 
 
-def noise_terms(settings: RoundSettings, layout: Layout, budget: PrivacyParams, planned_rounds: int) -> NoiseTerms:
-    """Return the noise with which the budget lasts for the planned releases.
+def open_layer2_filter(settings: RoundSettings, budget: PrivacyParams) -> PrivacyFilter:
+    """Return the coordinator's copy of Layer 2's ledger: a record for audit, never the authority.
+
+    Unit record: the coordinator does not see intervals of rows; its rounds stand for them, since each round's rows are
+    new ones. The clients' own ledgers see to that.
+    """
+    unit, relation = PrivacyUnit(settings.unit.value), relation_of(settings)
+    return PrivacyFilter(ledger_budget(budget), unit=unit, relation=relation, ledger_id=LAYER2)
+
+
+def contribution_terms(
+    settings: RoundSettings, layout: Layout, budget: PrivacyParams, planned_rounds: int
+) -> NoiseTerms:
+    """Return the noise that clients add to their contributions, so that the budget lasts for the planned releases.
+
+    Sigma is 0 in modes none (nothing is promised) and central (Layer 2 adds the noise).
+    """
+    share = 1.0 - settings.layer2_share
+    if settings.mode is TrustMode.NONE:
+        return NoiseTerms(steps=layout.steps)
+    sigma = _sigma(settings, layout.sensitivity, share, budget, planned_rounds) if share > 0 else 0.0
+    return NoiseTerms(layout.steps, layout.sensitivity, sigma, layout.least_scale)
+
+
+def layer2_terms(
+    settings: RoundSettings, layout: Layout, budget: PrivacyParams, planned_rounds: int, largest_basket: int
+) -> NoiseTerms:
+    """Return the noise that the coordinator adds to Layer 2's sum; sigma 0 where the mode has none."""
+    share = settings.layer2_share
+    if settings.mode is TrustMode.NONE or not share > 0:
+        return NoiseTerms()
+    sensitivity = layer2_sensitivity(settings, layout, largest_basket)
+    sigma = _sigma(settings, sensitivity, share, budget, planned_rounds)
+    return NoiseTerms(layout.steps, sensitivity, sigma, layout.least_scale)
+
+
+def layer2_sensitivity(settings: RoundSettings, layout: Layout, largest_basket: int) -> float:
+    """Return what one client can change in Layer 2's sum, L2, in lattice units.
+
+    After the plain average it is what the client contributed. A robust rule may switch its pick, so one client moves
+    its basket's mean anywhere within the ball of layer2_clip about the last public model: 2 layer2_clip, times the
+    largest weight that a basket can have. Truncating totals to the lattice adds at most a step per coordinate and side.
+    """
+    rounding = 2.0 * float(np.sqrt(layout.dimension))
+    if np.isinf(settings.layer2_clip):
+        return layout.sensitivity + rounding
+    radius = settings.layer2_clip / settings.clip_norm * layout.steps
+    return 2.0 * radius * largest_basket + rounding
+
+
+def _sigma(
+    settings: RoundSettings, sensitivity: float, share: float, budget: PrivacyParams, planned_rounds: int
+) -> float:
+    """Return sigma for a share of the budget.
 
     Unit client: every round is a release of the same client, so the budget is shared by `planned_rounds`. Unit record:
     each record is in one release only, whatever the number of rounds.
     """
-    if settings.mode is TrustMode.NONE:
-        return NoiseTerms()
     releases = planned_rounds if settings.unit is Unit.CLIENT else 1
     factor = 2.0 if relation_of(settings) is NeighboringRelation.REPLACE_ONE else 1.0
-    sigma = calibrate_gaussian(ledger_budget(budget), releases, factor * layout.sensitivity)
-    return NoiseTerms(layout.steps, layout.sensitivity, sigma, layout.least_scale)
+    sigma = calibrate_gaussian(ledger_budget(budget), releases, factor * sensitivity)
+    # Two shares of a budget must not exceed it by their rounding.
+    return sigma if share == 1.0 else float(sigma / np.sqrt(share)) * (1 + _ROUNDING)
 
 
 def event_of(noise: NoiseTerms) -> GaussianEvent:
     """Return the privacy event of one contribution under these terms."""
     return GaussianEvent(sigma=noise.sigma, sensitivity=noise.sensitivity)
+
+
+def reserve_round(
+    ledger: PrivacyFilter, noises: Mapping[str, NoiseTerms], release_id: str, rows: tuple[int, int] | None
+) -> tuple[dict[str, Reservation], list[Entry]]:
+    """Charge all events of a round, or none.
+
+    Args:
+        ledger: the client's.
+        noises: layer -> its noise; a layer without noise costs nothing.
+        release_id: names the contribution.
+        rows: interval that it depends on.
+
+    Returns:
+        Layer -> its reservation, and the records to be made durable, in order.
+
+    Raises:
+        PrivacyBudgetExceeded: they do not fit together; nothing is charged.
+    """
+    require_budget(ledger, noises, rows)
+    events = {layer: event_of(noise) for layer, noise in noises.items() if noise.sigma > 0}
+    reserved = {layer: ledger.reserve(event, f"{release_id}/{layer}", layer, rows) for layer, event in events.items()}
+    entries = [ledger_entry(record) for _, record in reserved.values()]
+    return {layer: reservation for layer, (reservation, _) in reserved.items()}, entries
 
 
 def ledger_entry(record: LedgerRecord) -> Entry:
@@ -214,16 +343,34 @@ def noise_share(sigma: float, layout: Layout, min_survivors: int, max_colluders:
     return float(noise_share_sigma(sigma, min_survivors, max_colluders))
 
 
+def trusted_update(update: Update, settings: RoundSettings, layout: Layout) -> TrustedUpdate:
+    """Clip an update and put it on the lattice: what a client of mode central shows its own basket. It has no noise.
+
+    Raises:
+        InvalidUpdate: the vector does not fit the layout.
+    """
+    return TrustedUpdate(layout.schema_hash, _lattice(update, settings, layout), update.weight)
+
+
+def noised_sum(
+    total: IntArray, noise: NoiseTerms, layout: Layout, reservation: Reservation, entropy: Callable[[int], bytes]
+) -> IntArray:
+    """Return Layer 2's sum with the coordinator's noise on it, shape (d,), int64 lattice units."""
+    assert reservation.event == event_of(noise), "what was charged is what is drawn"
+    return _noised(total, 1.0, layout, reservation, entropy)
+
+
 def unprotected(update: Update, layout: Layout) -> Unprotected:
     """Return a clean vector as mode none sends it."""
     return Unprotected(layout.schema_hash, np.asarray(update.vector, dtype=np.float64), update.weight)
 
 
-def check_update(update: Update, layout: Layout) -> None:
-    """Refuse an update that was made for another schema or dimension.
+def check_update(update: Update, settings: RoundSettings, layout: Layout) -> None:
+    """Refuse an update that could not be released, before anything is charged for it.
 
     Raises:
-        SchemaMismatchError: the round was opened for another one.
+        SchemaMismatchError: the round was opened for another schema or dimension.
+        InvalidUpdate: a weight, dtype or value that the round does not let a contribution have.
     """
     if update.vector.size != layout.dimension or update.schema_hash != layout.schema_hash:
         raise SchemaMismatchError(
@@ -231,6 +378,11 @@ def check_update(update: Update, layout: Layout) -> None:
             f"{update.schema_hash.hex()[:12] or '(none)'}; the round has {layout.dimension} under "
             f"{layout.schema_hash.hex()[:12] or '(none)'}"
         )
+
+    if settings.mode is not TrustMode.NONE:
+        _lattice(update, settings, layout)
+    elif update.weight > settings.max_rows:
+        raise InvalidUpdate(f"update of {update.client_id}: weight {update.weight}, max_rows is {settings.max_rows}")
 
 
 def _lattice(update: Update, settings: RoundSettings, layout: Layout) -> IntArray:
@@ -240,6 +392,12 @@ def _lattice(update: Update, settings: RoundSettings, layout: Layout) -> IntArra
         return clip_to_lattice(np.asarray(update.vector, dtype=np.float64), settings.clip_norm, layout.steps)
     if update.vector.dtype != np.int64:
         raise InvalidUpdate(f"update of {update.client_id}: unit record sends int64 sums, got {update.vector.dtype}")
+    if update.weight > settings.max_rows:
+        raise InvalidUpdate(f"update of {update.client_id}: weight {update.weight}, max_rows is {settings.max_rows}")
+    # A product of two coordinates of a row is at most K^2: what is larger is no sum over that many rows.
+    bound = update.weight * layout.steps**2
+    if int(update.vector.max()) > bound or int(update.vector.min()) < -bound:
+        raise InvalidUpdate(f"update of {update.client_id}: a value is beyond weight * K^2 = {bound}")
     return update.vector.astype(np.int64)
 
 

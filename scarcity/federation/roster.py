@@ -136,6 +136,11 @@ def _parse_member(name: object, role: object, domain: object, key: object) -> Me
     return Member(name, Role(role), domain, key)
 
 
+def largest_basket(roster: Roster) -> int:
+    """Return the number of clients of the largest basket: the most weight that one basket can have (unit client)."""
+    return max((len(roster.clients_of(basket.domain)) for basket in roster.baskets), default=0)
+
+
 def parse_roster(canonical: bytes) -> Roster:
     """Return the roster of canonical bytes.
 

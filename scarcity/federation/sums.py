@@ -25,6 +25,7 @@ from scarcity.federation.packets import (
     RoundConfig,
     RoundSettings,
     SecureSum,
+    TrustMode,
     Unit,
     basket_scope,
 )
@@ -55,6 +56,7 @@ MARK = "sum-mark"
 TIMER = "sum"
 # Below three members a sum shows each of them the other's input.
 _MIN_MEMBERS = 3
+MIN_CLEAN_BASKETS = 3
 
 
 def mark_entry(mark: Mark) -> Entry:
@@ -107,7 +109,7 @@ def _basket_terms(config: RoundConfig) -> dict[str, Any]:
 def _layer2_terms(config: RoundConfig, roster: Roster) -> dict[str, Any]:
     return {
         "model_hash": body_digest(config),
-        "dimension": 1 + config.dimension,
+        "dimension": config.dimension,
         "clip": float(1 << layer2_bits(len(roster.baskets))),
         "scale": 1.0,
         "w_max": 1,
@@ -129,12 +131,17 @@ def basket_policy(config: RoundConfig, roster: Roster, domain: str) -> SecureAgg
 
 
 def layer2_policy(config: RoundConfig, roster: Roster) -> SecureAggPolicy:
-    """Return what a basket pins for Layer 2: its aggregate is released already, or mode none protects nobody."""
+    """Return what a basket pins for Layer 2.
+
+    In mode central the aggregates are clean, so a sum takes three of them and none is sent twice. Elsewhere they are
+    released already, or mode none protects nobody.
+    """
+    clean = config.settings.mode is TrustMode.CENTRAL
     return SecureAggPolicy(
         coordinator=COORDINATOR,
         members=frozenset(basket.id for basket in roster.baskets),
-        n_min=1,
-        inputs_released=True,
+        n_min=MIN_CLEAN_BASKETS if clean else 1,
+        inputs_released=not clean,
         **_layer2_terms(config, roster),
     )
 

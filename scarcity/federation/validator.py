@@ -34,6 +34,7 @@ from scarcity.federation.packets import (
     Ack,
     BasketReport,
     Body,
+    Contribution,
     Declined,
     GossipPull,
     GossipPush,
@@ -45,6 +46,7 @@ from scarcity.federation.packets import (
     RosterNotice,
     RoundConfig,
     SecureSum,
+    TrustedUpdate,
     TrustMode,
     Unit,
     Unprotected,
@@ -62,6 +64,7 @@ MAY_SAY: Final[dict[type, frozenset[tuple[Role, Role]]]] = {
     Ready: frozenset({(_CLIENT, _BASKET)}),
     Declined: frozenset({(_CLIENT, _BASKET)}),
     Release: frozenset({(_CLIENT, _BASKET)}),
+    TrustedUpdate: frozenset({(_CLIENT, _BASKET)}),
     Unprotected: frozenset({(_CLIENT, _BASKET)}),
     Ack: frozenset({(_BASKET, _CLIENT)}),
     SecureSum: frozenset(
@@ -81,6 +84,7 @@ RELAYED: Final = (RosterNotice, RoundConfig, Model, Aborted)
 _ROUNDLESS: Final = (RosterNotice, ModelRequest, GossipPush, GossipPull, Model)
 _MODE_OF: Final[dict[type, TrustMode]] = {
     Release: TrustMode.LOCAL,
+    TrustedUpdate: TrustMode.CENTRAL,
     Unprotected: TrustMode.NONE,
     Ready: TrustMode.DISTRIBUTED,
 }
@@ -155,7 +159,7 @@ class Expected:
         dimension: length d of every vector.
         schema_hash: schema of every vector.
         max_weight: largest weight one client may claim: 1 for unit client, for unit record the most rows of a round.
-        norm_bound: largest L2 norm of a release, in lattice units; infinity where no bound is public.
+        norm_bound: largest L2 norm of a contribution, in lattice units; infinity where no bound is public.
     """
 
     round_id: int
@@ -169,7 +173,7 @@ class Expected:
 def expected_in(round_id: int, config: RoundConfig, *, max_rows: int) -> Expected:
     """Return what a round's config lets packets be.
 
-    A release of unit client is a vector of at most `steps` lattice units, truncated, plus Gaussian noise; its norm has
+    A clean vector of unit client has at most `steps` lattice units. A release is that plus Gaussian noise; its norm has
     a public bound that an honest client exceeds with probability below 3e-11. Unit record scales its coordinates
     differently and mode none does not clip: no bound there.
 
@@ -183,6 +187,8 @@ def expected_in(round_id: int, config: RoundConfig, *, max_rows: int) -> Expecte
     bound = math.inf
     if client_unit and settings.mode is TrustMode.LOCAL:
         bound = noise.steps + noise.sigma * (math.sqrt(d) + _NORM_TAIL) + math.sqrt(d)
+    elif client_unit and settings.mode is TrustMode.CENTRAL:
+        bound = noise.steps
     return Expected(
         round_id=round_id,
         mode=settings.mode,
@@ -218,7 +224,7 @@ def check_body(body: Body, expected: Expected | None) -> Fault | None:
         return None if sound else (Code.RANGE, f"report of count {body.count}, weight {body.weight}")
     if isinstance(body, Ready):
         return _check_weight(body.weight, expected)
-    if not isinstance(body, Release | Unprotected | Model):
+    if not isinstance(body, Contribution | Model):
         return None
     if expected is not None and body.schema_hash != expected.schema_hash:
         return (Code.SCHEMA, f"schema {body.schema_hash.hex()[:12]}, not {expected.schema_hash.hex()[:12]}")
@@ -227,13 +233,13 @@ def check_body(body: Body, expected: Expected | None) -> Fault | None:
     if isinstance(body, Model):
         sound = body.count >= 1 and 0 < body.weight < math.inf and 0 <= body.noise_std < math.inf
         return None if sound else (Code.RANGE, f"model of count {body.count}, weight {body.weight}")
-    if isinstance(body, Release) and expected is not None and not (norm := norm_of(body.vector)) <= expected.norm_bound:
+    if expected is not None and not (norm := norm_of(body.vector)) <= expected.norm_bound:
         return (Code.NORM, f"norm {norm:.6g} is above {expected.norm_bound:.6g}")
     return _check_weight(body.weight, expected)
 
 
-def _check_vector(body: Release | Unprotected | Model, expected: Expected | None) -> Fault | None:
-    vector, dtype = body.vector, np.int64 if isinstance(body, Release) else np.float64
+def _check_vector(body: Contribution | Model, expected: Expected | None) -> Fault | None:
+    vector, dtype = body.vector, np.int64 if isinstance(body, Release | TrustedUpdate) else np.float64
     shape = vector.shape[:1] if expected is None else (expected.dimension,)
     if vector.dtype != dtype or vector.ndim != 1 or vector.shape != shape or vector.size == 0:
         return (Code.SHAPE, f"{vector.dtype} of shape {vector.shape}, not {np.dtype(dtype)} of shape {shape}")
@@ -413,9 +419,9 @@ class Validator:
         if round_id < 0:
             return (Code.RANGE, f"round {round_id}")
         if expected is None:
-            needs_round = isinstance(body, Release | Unprotected | Ready | BasketReport)
+            needs_round = isinstance(body, Contribution | Ready | BasketReport)
             return (Code.NO_ROUND, f"round {round_id} is not open") if needs_round else None
-        if isinstance(body, Release | Unprotected | Ready) and expected.mode is not _MODE_OF[type(body)]:
+        if isinstance(body, Contribution | Ready) and expected.mode is not _MODE_OF[type(body)]:
             return (Code.NOT_ALLOWED, f"a {type(body).__name__} in mode {expected.mode.value}")
         if round_id < expected.round_id - self._limits.max_staleness:
             return (Code.STALE, f"round {round_id}, round {expected.round_id} is open")
@@ -439,7 +445,7 @@ class Validator:
             return (Code.DUPLICATE, f"{place[1]} of {place[0]} in round {place[3]}")
         if said is None and (fault := check_body(packet.body, expected)):
             return fault
-        if not signature_holds(packet, self._roster.keys[place[0]]):
+        if not signature_holds(packet, self._roster.keys[place[0]], digest=digest):
             return (Code.SIGNATURE, f"{place[1]} does not carry the signature of {place[0]}")
         if said is not None:
             self._prove(place, Equivocation(said[1], packet))

@@ -220,6 +220,11 @@ class PrivacyFilter:
         left = self._allowance - self._spent.peak(self._charged_rows(rows))
         return max(0, left // self._charge(event))
 
+    def admits(self, events: Iterable[GaussianEvent], rows: Rows | None = None) -> bool:
+        """Say whether all of these releases together still fit, exactly; nothing is charged."""
+        total = self._spent.peak(self._charged_rows(rows)) + sum(self._charge(event) for event in events)
+        return total <= self._allowance
+
     def reserve(
         self, event: GaussianEvent, release_id: str, purpose: str, rows: Rows | None = None
     ) -> tuple[Reservation, LedgerRecord]:

@@ -20,6 +20,7 @@ from scarcity.federation.packets import (
     Ready,
     Release,
     SecureSum,
+    TrustedUpdate,
     TrustMode,
     Unprotected,
 )
@@ -43,6 +44,7 @@ NUMBERS = st.floats()
 BLOB = st.sampled_from([b"", b"s", b"\x00" * 64])
 BODIES: st.SearchStrategy[Body] = st.one_of(
     st.builds(Release, BLOB, arrays(np.int64, SHAPES), INTS),
+    st.builds(TrustedUpdate, BLOB, arrays(np.int64, SHAPES), INTS),
     st.builds(Unprotected, BLOB, arrays(np.float64, SHAPES), INTS),
     st.builds(Model, INTS, BLOB, arrays(np.float64, SHAPES), NUMBERS, INTS, NUMBERS, BLOB),
     st.builds(BasketReport, NUMBERS, INTS, NUMBERS),

@@ -40,6 +40,7 @@ from scarcity.federation.packets import (
     RoundConfig,
     RoundSettings,
     SecureSum,
+    TrustedUpdate,
     TrustMode,
     Unit,
     Unprotected,
@@ -71,6 +72,7 @@ BODIES: dict[type, st.SearchStrategy[Body]] = {
     Ready: st.builds(Ready, INTS),
     Declined: st.builds(Declined, TEXT),
     Release: st.builds(Release, BLOB, INT_VECTORS, INTS),
+    TrustedUpdate: st.builds(TrustedUpdate, BLOB, INT_VECTORS, INTS),
     Unprotected: st.builds(Unprotected, BLOB, FLOAT_VECTORS, INTS),
     Ack: st.builds(Ack, BLOB),
     SecureSum: st.builds(SecureSum, BLOB),
@@ -112,6 +114,13 @@ def test_a_signature_holds_for_its_place_only(header: Header, other: Header) -> 
     public_key = bytes(KEY.verify_key)
     assert signature_holds(packet, public_key)
     assert signature_holds(attrs.evolve(packet, header=other), public_key) is (other == header)
+
+
+def test_a_digest_at_hand_is_judged_like_one_that_is_computed() -> None:
+    packet = sign_packet(Header("f", 1, "basket/a", 2, "c"), Ready(1), KEY)
+    public_key = bytes(KEY.verify_key)
+    assert signature_holds(packet, public_key, digest=body_digest(packet.body))
+    assert not signature_holds(packet, public_key, digest=body_digest(Ready(2)))
 
 
 @pytest.mark.parametrize("field", ["federation", "epoch", "scope", "round_id", "sender"])

@@ -201,6 +201,21 @@ def test_the_plan_says_what_the_settings_say() -> None:
     assert plan.liars == plan_swarm(config, source, 3).liars
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (attrs.evolve(SMALL, synthetic=3), "no domain has the 2 parties that a basket needs"),
+        (
+            attrs.evolve(SMALL, rounds=40),
+            r"rounds 40: too few parties have rows for round 1 \(domain-0 0 of 3, .*choose fewer",
+        ),
+    ],
+)
+def test_what_could_only_wait_for_its_deadline_is_refused(config: SwarmConfig, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_swarm(config, execute=summing())
+
+
 def test_without_a_seed_the_entropy_is_the_systems() -> None:
     config = attrs.evolve(SMALL, seed=None)
     assert plan_swarm(config, load_source(config), 1).entropy is None
@@ -209,7 +224,7 @@ def test_without_a_seed_the_entropy_is_the_systems() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"privacy": "central"}, "privacy must be one of none, local, distributed"),
+        ({"privacy": "shared"}, "privacy must be one of none, local"),
         ({"unit": "row"}, "unit must be one of record, client"),
         ({"backend": "curio"}, "backend must be one of"),
         ({"epsilon": 0.0}, "epsilon must lie in"),

@@ -165,6 +165,8 @@ def test_only_the_pinned_coordinator_may_open_a_sum() -> None:
         {"model_hash": b"short"},
         {"coordinator_key": b""},
         {"stage_s": 0.0},
+        {"scale": 1e308, "clip": 1e308},
+        {"scale": 2.0**62, "clip": 1.5},
     ],
 )
 def test_a_config_that_means_nothing_cannot_be_made(changes: dict[str, Any]) -> None:
@@ -187,7 +189,12 @@ def test_a_policy_that_protects_nobody_cannot_be_pinned(match: str, changes: dic
 
 @pytest.mark.parametrize(
     "terms",
-    [(Mechanism.GAUSSIAN, 0.0, 1.0, 1.0), (Mechanism.GAUSSIAN, 1.0, 2.0, 1.0), (Mechanism.NONE, 1.0, 0.0, 0.0)],
+    [
+        (Mechanism.GAUSSIAN, 0.0, 1.0, 1.0),
+        (Mechanism.GAUSSIAN, 1.0, 2.0, 1.0),
+        (Mechanism.NONE, 1.0, 0.0, 0.0),
+        (Mechanism.GAUSSIAN, 1.0, 1.0, 1e308),
+    ],
 )
 def test_noise_terms_without_noise_are_refused(terms: tuple[Any, ...]) -> None:
     with pytest.raises(ConfigError):

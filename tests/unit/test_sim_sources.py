@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from scarcity.engine import Moments, OnlineDiscoveryEngine, Schema, Variable, discover
+from scarcity.engine.schema_file import read_schema
 from scarcity.errors import ConfigError, FederationError
 from scarcity.federation.roster import Member, Role
 from sim.sources import MIN_DAYS, Source, flights
-from sim.tables import TableColumns, read_schema, table_source
+from sim.tables import TableColumns, table_source
 from sim.truth import LAGS, coefficients, synthetic, true_links
 
 COLUMNS = TableColumns("who", "where", "when")

@@ -37,6 +37,7 @@ from scarcity.federation.packets import (
     RoundConfig,
     RoundSettings,
     SecureSum,
+    TrustedUpdate,
     TrustMode,
     Unit,
     Unprotected,
@@ -86,6 +87,7 @@ BODIES: dict[type, Body] = {
     Ready: Ready(1),
     Declined: Declined("budget"),
     Release: RELEASE,
+    TrustedUpdate: TrustedUpdate(SCHEMA, np.array([1, 2, 3]), 1),
     Unprotected: Unprotected(SCHEMA, np.ones(3), 1),
     Ack: Ack(b"d"),
     SecureSum: SecureSum(b""),
@@ -96,7 +98,11 @@ BODIES: dict[type, Body] = {
     GossipPush: GossipPush(()),
     GossipPull: GossipPull(()),
 }
-MODE_OF: dict[type, TrustMode] = {Unprotected: TrustMode.NONE, Ready: TrustMode.DISTRIBUTED}
+MODE_OF: dict[type, TrustMode] = {
+    TrustedUpdate: TrustMode.CENTRAL,
+    Unprotected: TrustMode.NONE,
+    Ready: TrustMode.DISTRIBUTED,
+}
 
 
 def packet_from(author: str, body: Body, receiver: str = HEALTH, *, round_id: int = 5, **place: Any) -> Packet:
@@ -186,7 +192,7 @@ def test_without_an_open_round_contributions_are_refused_and_may_come_again() ->
 
 
 @pytest.mark.parametrize("mode", TrustMode)
-@pytest.mark.parametrize("kind", [Release, Unprotected, Ready])
+@pytest.mark.parametrize("kind", [Release, TrustedUpdate, Unprotected, Ready])
 def test_a_contribution_belongs_to_one_trust_mode(mode: TrustMode, kind: type) -> None:
     code = verdict(basket(), packet_from("h1", BODIES[kind]), expected=attrs.evolve(EXPECTED, mode=mode))
     assert code is (None if MODE_OF.get(kind, TrustMode.LOCAL) is mode else Code.NOT_ALLOWED)

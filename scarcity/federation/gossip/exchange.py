@@ -31,6 +31,7 @@ class Outcome(enum.Enum):
     OLDER = "older"
     EQUIVOCATION = "equivocation"
     FULL = "full"
+    NOT_CARRIED = "not-carried"
 
 
 def _positive(_instance: object, field: attrs.Attribute[int], value: int) -> None:

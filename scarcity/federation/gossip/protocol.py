@@ -54,6 +54,7 @@ _SAMPLER_KEY_BYTES = 32
 CARRIED: dict[TrustMode, type | None] = {
     TrustMode.LOCAL: Release,
     TrustMode.DISTRIBUTED: None,
+    TrustMode.CENTRAL: None,
     TrustMode.NONE: Unprotected,
 }
 
@@ -192,9 +193,18 @@ class GossipProtocol:
         """Return the contributions of a round that are held, sorted by origin: input of the basket's rule."""
         return self.exchange.releases(round_id)
 
-    def offer(self, packet: Packet) -> Outcome:
-        """Take an item that is ours, or that came another way (a Model from the coordinator) and has been verified."""
-        return self._learn(Item(packet, encode_packet(packet)))
+    def offer(self, packet: Packet, encoded: bytes | None = None) -> Outcome:
+        """Take an item that is ours, or that came another way (a Model from the coordinator) and has been verified.
+
+        What the mode's gossip does not carry is not taken: a clean update is for its own basket alone.
+
+        Args:
+            packet: signed.
+            encoded: its canonical bytes, if at hand.
+        """
+        if type(packet.body) not in (Model, CARRIED[self._mode]):
+            return Outcome.NOT_CARRIED
+        return self._learn(Item(packet, encode_packet(packet) if encoded is None else encoded))
 
     def _learn(self, item: Item) -> Outcome:
         key = item_key(item.packet)

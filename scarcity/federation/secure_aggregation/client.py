@@ -41,11 +41,11 @@ from scarcity.federation.secure_aggregation.config import (
 )
 from scarcity.federation.secure_aggregation.messages import (
     Boxes,
-    FromCoordinator,
     Keys,
     Macs,
     Members,
     SumConfigMessage,
+    SumMessage,
     Survivors,
     Withdrawn,
     encode,
@@ -213,7 +213,8 @@ class SecureAggClient:
             return Refused(Reason.RESTARTED, detail=f"epoch {self._epoch}")
         if unknown := [name for name in terms.participants if name not in self._roster]:
             return Refused(Reason.BAD_MEMBERS, detail=f"{unknown[0]!r} is not on the roster")
-        if terms.min_survivors < self._first_floor(terms):
+        # An input that is released already shows nothing new in a smaller sum, so its retry may do without the lost.
+        if not policy.inputs_released and terms.min_survivors < self._first_floor(terms):
             return Refused(Reason.WEAKER_RETRY, detail=f"{terms.min_survivors} of {self._first_floor(terms)}")
         return next(policy_breaches(terms, policy), None)
 
@@ -247,7 +248,7 @@ class SecureAggClient:
         self._session.hold(vector)
         return self._send_masked(self._session) if self._state is ClientState.READY else []
 
-    def receive(self, message: FromCoordinator) -> list[Output]:
+    def receive(self, message: SumMessage) -> list[Output]:
         """Take a message of the live sum's coordinator; the caller has authenticated the sender."""
         if self._state in _OVER or not self._session or not self._channel:
             return [Refused(Reason.TERMINAL, detail=self._state.name)]
@@ -266,7 +267,7 @@ class SecureAggClient:
         self._seen[type(message)] = digest
         return outputs
 
-    def _dispatch(self, message: FromCoordinator, live: Session, channel: EpochChannel) -> list[Output] | None:
+    def _dispatch(self, message: SumMessage, live: Session, channel: EpochChannel) -> list[Output] | None:
         match self._state, message:
             case ClientState.ADVERTISED, Keys():
                 return self._take_keys(message, live, channel)

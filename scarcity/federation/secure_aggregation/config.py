@@ -27,6 +27,8 @@ COMPLETE: Final = "complete"
 MAX_PARTICIPANTS: Final = 512
 # A message of the codec holds 16 MiB, twice 10^6 words of 64 bits.
 MAX_DIMENSION: Final = 1_000_000
+# No figure of a config may be larger: a peer's 1e308 must not overflow our arithmetic.
+MAX_STEPS: Final = 2.0**62
 # A Gaussian leaves ten sigma with probability 1.5e-23.
 NOISE_TAIL_SIGMAS: Final = 10.0
 # Below it, sums of rounded Gaussians may exceed the ideal Gaussian's privacy loss (docs/secure-aggregation.md).
@@ -61,8 +63,8 @@ class DpTerms:
         if self.mechanism is Mechanism.NONE:
             if any(value != 0 for value in values):
                 raise ConfigError("dp none has no mu and no sigma")
-        elif not all(0 < value < math.inf for value in values) or self.sigma_low > self.sigma_high:
-            raise ConfigError(f"dp gaussian needs 0 < mu and 0 < sigma_low <= sigma_high, finite; got {values}")
+        elif not all(0 < value <= MAX_STEPS for value in values) or self.sigma_low > self.sigma_high:
+            raise ConfigError(f"dp gaussian needs 0 < mu and 0 < sigma_low <= sigma_high <= 2^62; got {values}")
 
 
 def threshold_for(n: int) -> int:
@@ -131,6 +133,8 @@ class RoundSumConfig:
             raise ConfigError("participants must be sorted, unique ids, at least one")
         if self.bits not in (32, 64):
             raise ConfigError(f"bits must be 32 or 64, got {self.bits!r}")
+        if not self.scale * self.clip <= MAX_STEPS:
+            raise ConfigError(f"scale * clip must be at most 2^62 lattice steps, got {self.scale * self.clip!r}")
         if not self.stage_s > 0:
             raise ConfigError(f"stage_s must be positive, got {self.stage_s!r}")
 

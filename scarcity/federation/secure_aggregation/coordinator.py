@@ -46,6 +46,7 @@ from scarcity.federation.secure_aggregation.messages import (
     Rows,
     Shares,
     SumConfigMessage,
+    SumMessage,
     Survivors,
     Withdrawn,
 )
@@ -153,8 +154,10 @@ class SecureAggCoordinator:
         signature = sign(self._signing_key, b"ssa1.config", self._config.canonical)
         return [self._to(position, SumConfigMessage(self._config, signature)) for position in self._expected]
 
-    def receive(self, sender_id: str, message: FromClient) -> list[To | Refused]:
-        """Take a message from the authenticated `sender_id`."""
+    def receive(self, sender_id: str, message: SumMessage) -> list[To | Refused]:
+        """Take a message from the authenticated `sender_id`; what only a coordinator may say is refused."""
+        if not isinstance(message, FromClient):
+            return [Refused(Reason.WRONG_STATE, sender_id, type(message).__name__)]
         refused = self._unwelcome(sender_id, message)
         if refused is not None:
             return [Refused(refused, sender_id, type(message).__name__)]

@@ -183,7 +183,7 @@ class _Run:
             for answer in self._answers(to.recipient, data):
                 sent = encode(answer)
                 self.bytes_up += len(sent)
-                replies = self._coordinator.receive(to.recipient, decode(sent))  # type: ignore[arg-type]  # a client's
+                replies = self._coordinator.receive(to.recipient, decode(sent))
                 queue.extend(reply for reply in replies if isinstance(reply, To))
 
     def _answers(self, name: str, data: bytes) -> Iterator[FromClient]:
@@ -192,7 +192,7 @@ class _Run:
         if isinstance(message, SumConfigMessage):
             outputs = client.begin(message) + client.provide(self._vectors[name])
         else:
-            outputs = client.receive(message)  # type: ignore[arg-type]  # the coordinator's
+            outputs = client.receive(message)
         for output in outputs:
             if isinstance(output, Outgoing):
                 stage = STAGES.get(type(output.message), "")
