@@ -221,7 +221,7 @@ class _Run:
             for name, core in self._cores.items():
                 if name not in self._clients:
                     for waiting in core.waiting():
-                        self._tell(waiting, anyio.current_time())
+                        self._keep(waiting, anyio.current_time())
         self._over.set()
 
     def outcome(self) -> Outcome:

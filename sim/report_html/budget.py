@@ -29,6 +29,9 @@ def budget(result: SwarmResult) -> Picture:
         else "Mode none protects nothing, so no ledger is charged."
     )
     notes = [] if rows else ["No round ended."]
+    at_end = max((charge.epsilon for charge in privacy.spent), default=0.0)
+    if at_end > max((row[4] for row in rows), default=0.0):
+        notes.append(f"When the run was ended, {len(privacy.spent)} clients had been charged, {at_end:.3g} at most.")
     if privacy.unit == "record" and privacy.mode != "none":
         notes.append("Rounds over different rows cost a record no more than the dearest of them.")
     return Picture("budget", title, lead, svg, (_table(rows),), tuple(notes))
@@ -51,8 +54,11 @@ def _paint(axes: Axes, result: SwarmResult, rows: list[_Row]) -> None:
     rounds, most, median = ([row[i] for row in rows] for i in (0, 4, 3))
     axes.set(xlim=(0.4, max(rounds, default=1) + 0.6), ylim=(0, top), xlabel="after round", ylabel="epsilon")
     axes.set_xticks(rounds[:: 1 + len(rounds) // 9])
-    axes.bar(rounds, most, width=0.5, facecolor="#eef4fa", edgecolor=BLUE, hatch="///", label="client that spent most")
-    axes.plot(rounds, median, marker="D", color=INK, markersize=5, linestyle="none", label="median client")
+    if rows:
+        axes.bar(
+            rounds, most, width=0.5, facecolor="#eef4fa", edgecolor=BLUE, hatch="///", label="client that spent most"
+        )
+        axes.plot(rounds, median, marker="D", color=INK, markersize=5, linestyle="none", label="median client")
     if limit > 0:
         axes.axhline(limit, color=RED, linestyle=(0, (5, 2)), linewidth=1.4, label=f"budget of each: {limit:g}")
     for round_id, charged, _, _, height in rows if len(rows) <= _MAX_LABELS else ():

@@ -85,7 +85,8 @@ def _paint(axes: Axes, variables: Sequence[str], arrows: Sequence[Relation]) -> 
     places = zip(variables, _places(len(variables)), strict=True)
     boxes = {name: _box(axes, fit_line(name, room, size), at, size) for name, at in places}
     strongest = max((abs(link.effect) for link in arrows), default=1.0)
-    for rank, link in reversed(list(enumerate(arrows))):
+    taken: list[_Point] = []
+    for rank, link in enumerate(arrows):
         for source, target in itertools.product(link.sources, link.targets):
             if source in boxes and target in boxes:
                 start, end = _centre(boxes[source]), _centre(boxes[target])
@@ -93,7 +94,7 @@ def _paint(axes: Axes, variables: Sequence[str], arrows: Sequence[Relation]) -> 
                 share = abs(link.effect) / strongest
                 _arrow(axes, (boxes[source], boxes[target]), share, bend, more=link.effect > 0)
                 if rank < _MAX_LABELS:
-                    _label(axes, start, end, bend, link.effect)
+                    _label(axes, start, end, bend, link.effect, taken)
 
 
 def _box(axes: Axes, label: str, at: _Point, size: float) -> FancyBboxPatch:
@@ -135,17 +136,34 @@ def _arrow(axes: Axes, ends: tuple[FancyBboxPatch, FancyBboxPatch], share: float
     )  # fmt: skip
 
 
-def _label(axes: Axes, start: _Point, end: _Point, bend: float, effect: float) -> None:
-    """Write an effect where its arrow passes: half way to the control point."""
+def _label(axes: Axes, start: _Point, end: _Point, bend: float, effect: float, taken: list[_Point]) -> None:
+    """Write an effect on its arrow, where no other is written; `taken` grows by the place."""
     (x0, y0), (x1, y1) = start, end
     length = math.hypot(x1 - x0, y1 - y0)
     # Between boxes that are close together there is no room on the curve itself.
-    aside = bend / 2 + (math.copysign(14.0, bend) / length if length < _SHORT else 0.0)
-    x, y = (x0 + x1) / 2 - aside * (y1 - y0), (y0 + y1) / 2 + aside * (x1 - x0)
+    aside = bend + (math.copysign(28.0, bend) / length if length < _SHORT else 0.0)
+    control = (x0 + x1) / 2 - aside * (y1 - y0), (y0 + y1) / 2 + aside * (x1 - x0)
+    places = [_on_curve(start, control, end, share) for share in (0.5, 0.38, 0.62, 0.3, 0.7)]
+    x, y = next((p for p in places if all(_apart(p, other) for other in taken)), places[0])
+    taken.append((x, y))
     axes.text(
         x, y, f"{effect:+.2f}".replace("-", "\u2212"), size=10, color=BLUE if effect > 0 else RED, ha="center",
         va="center", zorder=5, bbox={"facecolor": "white", "edgecolor": GREY, "linewidth": 0.4, "pad": 1.5},
     )  # fmt: skip
+
+
+def _on_curve(start: _Point, control: _Point, end: _Point, share: float) -> _Point:
+    """Return a point of a quadratic Bezier curve."""
+    weights = ((1 - share) ** 2, 2 * share * (1 - share), share**2)
+    points = (start, control, end)
+    return (
+        sum(w * point[0] for w, point in zip(weights, points, strict=True)),
+        sum(w * point[1] for w, point in zip(weights, points, strict=True)),
+    )
+
+
+def _apart(one: _Point, other: _Point) -> bool:
+    return abs(one[0] - other[0]) > 36 or abs(one[1] - other[1]) > 17
 
 
 def _centre(box: FancyBboxPatch) -> _Point:

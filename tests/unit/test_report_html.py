@@ -176,6 +176,11 @@ def test_the_timeline_names_whom_somebody_waited_for_in_vain() -> None:
     assert "1basket/northmasked inputs (masked)1.0004.000c1" in outline.texts["timeline", "table"]
 
 
+def test_what_was_charged_in_a_round_that_never_ended_is_told() -> None:
+    result = attrs.evolve(result_of(), spendings=())
+    assert "1 clients had been charged, 0.5 at most" in Outline(render_page(result)).texts["budget", "li"]
+
+
 def test_a_reproducible_run_says_that_it_was_not_private() -> None:
     result = result_of()
     seeded = attrs.evolve(result, privacy=attrs.evolve(result.privacy, reproducible=True))
