@@ -65,8 +65,9 @@ def _paint(axes: Axes, result: SwarmResult, rows: list[_Row]) -> None:
         axes.annotate(f"{height:.3g}", (round_id, height), (0, 9), textcoords="offset points", size=10, ha="center")
         axes.annotate(f"{charged} clients", (round_id, 0), (0, 6), textcoords="offset points", size=9.5, ha="center",
                       bbox=BEHIND)  # fmt: skip
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.14, 1.0), ncols=1, fontsize=10, borderaxespad=0.1,
-                handlelength=2.0)  # fmt: skip
+    if rows or limit > 0:
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.14, 1.0), ncols=1, fontsize=10, borderaxespad=0.1,
+                    handlelength=2.0)  # fmt: skip
 
 
 def _alternative(result: SwarmResult, rows: list[_Row]) -> str:
