@@ -20,7 +20,8 @@ from actors import ActorError, ActorRef, ActorSystem
 from scarcity.engine import OnlineDiscoveryEngine
 from scarcity.errors import FederationError
 from scarcity.federation.assembly import Assembly, seat
-from scarcity.federation.client_agent import ClientCore, FederationClientAgent
+from scarcity.federation.client import ClientCore
+from scarcity.federation.client_agent import FederationClientAgent
 from scarcity.federation.effects import Core, EntropyLabel, Event, ModelMade, Reject, RoundAborted
 from scarcity.federation.packets import Model, Packet, Update
 from scarcity.federation.privacy_guard import Layout, PrivacyParams

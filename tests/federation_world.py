@@ -10,7 +10,8 @@ import numpy as np
 from scarcity.engine import OnlineDiscoveryEngine, Schema, Variable
 from scarcity.federation.assembly import Assembly, Seats, round_settings, seat
 from scarcity.federation.basket import BasketCore, BasketState
-from scarcity.federation.client_agent import ClientCore, FederationClientAgent
+from scarcity.federation.client import ClientCore
+from scarcity.federation.client_agent import FederationClientAgent
 from scarcity.federation.coordinator import CoordinatorCore, CoordinatorState
 from scarcity.federation.effects import Effect, Entry, Event, Reject
 from scarcity.federation.packets import Body, Packet, SecureSum, Update

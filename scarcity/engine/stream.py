@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from scarcity.engine.arrays import FloatArray, IntArray
+from scarcity.engine.arrays import BoolArray, FloatArray, IntArray, pack_symmetric, unpack_symmetric
 from scarcity.engine.schema import Schema
 from scarcity.engine.var import public_scales
 from scarcity.engine.vector import difference_products, vector_dimension, window_gram
@@ -46,6 +46,11 @@ class Part:
         return attrs.evolve(
             self, gram=self.gram + sums[0], level=self.level + sums[1], products=self.products + sums[2]
         )
+
+
+def _complete(rows: FloatArray) -> BoolArray:
+    """Return which rows have no NaN; a sum of finite values within MAX_ABSOLUTE has none either."""
+    return np.asarray(~np.isnan(np.einsum("ij->i", rows)), dtype=np.bool_)
 
 
 def _clipped(rows: FloatArray, schema: Schema) -> FloatArray:
@@ -115,7 +120,7 @@ class RowStream:
                 self._extend_run(run[1:], int(run_times[-1]))
 
     def _extend_run(self, rows: FloatArray, last_at: int) -> None:
-        complete = ~np.isnan(rows).any(axis=1)
+        complete = _complete(rows)
         if self.shift is None and complete.any():
             self.shift = rows[int(np.argmax(complete))].copy()
         self.num_missing += int(np.count_nonzero(~complete))
@@ -185,7 +190,7 @@ class RowStream:
 
     def _sums(self, joined: FloatArray, start: int) -> Sums:
         """Return what the rows after the context add, rows before the position `start` left out."""
-        valid = np.asarray(~np.isnan(joined).any(axis=1), dtype=np.bool_)
+        valid = _complete(joined)
         valid[: max(0, start - (self._folded - self._reach))] = False
         joined = _clipped(joined, self.schema)
         lags = self.schema.lags
@@ -212,7 +217,7 @@ class RowStream:
                 [
                     part.start_at,
                     part.start,
-                    part.gram.astype("<f8").tobytes(),
+                    pack_symmetric(part.gram).astype("<f8").tobytes(),
                     part.level.astype("<f8").tobytes(),
                     part.products.astype("<i8").tobytes(),
                 ]
@@ -247,7 +252,7 @@ class RowStream:
                     Part(
                         int(start_at),
                         int(start),
-                        np.frombuffer(gram, dtype="<f8").reshape(size, size).copy(),
+                        unpack_symmetric(np.frombuffer(gram, dtype="<f8"), size),
                         np.frombuffer(level, dtype="<f8").reshape(1 + p).copy(),
                         np.frombuffer(products, dtype="<i8").reshape(dimension).copy(),
                     )

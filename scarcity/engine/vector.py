@@ -110,21 +110,18 @@ def lattice_rows(differences: FloatArray, schema: Schema) -> FloatArray:
     """Project rows to the norm C and truncate them toward zero to the lattice.
 
     Args:
-        differences: shape (n, p), finite, in units of the scales.
+        differences: shape (n, p), at most 1e150, in units of the scales, so that no sum of squares overflows.
         schema: gives C and K.
 
     Returns:
         shape (n, p), float64 that holds integers with sum of squares <= K^2 in every row.
     """
-    norm = schema.row_norm
-    # The largest entry goes out first, so that no square overflows.
-    largest = np.maximum(np.abs(differences).max(axis=1, keepdims=True), norm)
-    lengths = largest * np.sqrt(np.square(differences / largest).sum(axis=1, keepdims=True))
-    projected = differences * (norm / np.maximum(lengths, norm))
-    steps = np.trunc(projected * (schema.lattice / norm))
-    whole = steps.astype(np.int64)
-    # Truncation only shortens, and a rounding of 2^-50 cannot lift a sum of squares over the integer K^2 <= 2^32.
-    assert int(np.square(whole).sum(axis=1).max(initial=0)) <= schema.lattice**2, "a lattice row is longer than K"
+    lengths = np.sqrt(np.einsum("ij,ij->i", differences, differences))
+    steps = np.trunc(differences * schema.lattice / np.maximum(lengths, schema.row_norm)[:, None])
+    # Truncation only shortens, and a rounding of 2^-50 cannot lift a sum of squares over the integer K^2 <= 2^32; sums
+    # of squares of these integers are exact in float64.
+    longest = float(np.einsum("ij,ij->i", steps, steps).max(initial=0.0))
+    assert longest <= schema.lattice**2, "a lattice row is longer than K"
     return np.asarray(steps, dtype=np.float64)
 
 
@@ -191,7 +188,8 @@ def window_gram(z: FloatArray, valid: BoolArray, lags: int) -> FloatArray:
     windows = np.ones((size - lags, 1 + p * (lags + 1)))
     for lag in range(lags + 1):
         windows[:, 1 + lag * p : 1 + (lag + 1) * p] = z[lags - lag : size - lag]
-    windows[~usable] = 0.0
+    if not usable.all():
+        windows[~usable] = 0.0
     return windows.T @ windows
 
 

@@ -17,7 +17,7 @@ from nacl.signing import SigningKey
 from scarcity.errors import ConfigError
 from scarcity.federation.aggregator import DEFAULT_RULE, RULES
 from scarcity.federation.basket import BasketCore
-from scarcity.federation.client_agent import ClientCore, Learner
+from scarcity.federation.client import ClientCore, Learner
 from scarcity.federation.coordinator import CoordinatorCore, RoundTerms
 from scarcity.federation.effects import EntropySource
 from scarcity.federation.identity import Identity
@@ -210,6 +210,9 @@ class Assembly:
     entropy: EntropySource
     federation: str
     packets_per_s: float = ValidatorLimits().packets_per_s
+
+    def __attrs_post_init__(self) -> None:
+        refuse_combinations(self.settings)  # whoever made them: no core runs under settings that cannot hold
 
     @property
     def limits(self) -> ValidatorLimits:

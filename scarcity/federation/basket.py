@@ -30,10 +30,10 @@ from typing import ClassVar, cast
 import attrs
 import numpy as np
 
-from scarcity.errors import LocalError, RemoteError
-from scarcity.federation.aggregator import Rule, byzantine_count, make_rule
+from scarcity.errors import LocalError, ProtocolError
 from scarcity.federation.buffer import UpdateBuffer
 from scarcity.federation.codec import body_digest, encode_body, encode_packet, kind_of
+from scarcity.federation.collection import Collection
 from scarcity.federation.effects import (
     BasketAbsent,
     BasketClosed,
@@ -89,15 +89,14 @@ from scarcity.federation.packets import (
     basket_scope,
 )
 from scarcity.federation.privacy_guard import MAX_DIMENSION, noise_fault
-from scarcity.federation.roster import COORDINATOR, Member, Roster, basket_id, verify_roster
-from scarcity.federation.scheduler import Decision, RoundScheduler, Verdict, quorum_need
+from scarcity.federation.roster import COORDINATOR, Member, Roster, basket_id
+from scarcity.federation.scheduler import Verdict
 from scarcity.federation.sums import TIMER as SUM_TIMER
 from scarcity.federation.sums import (
     SumHost,
     SumMark,
     SumParticipant,
     layer2_policy,
-    min_members,
     noise_share_std,
     open_basket_sum,
 )
@@ -131,11 +130,8 @@ class _Round:
 
     packet: Packet
     config: RoundConfig
-    opened_at: float
-    members: tuple[str, ...]
+    collection: Collection
     state: BasketState = BasketState.COLLECTING
-    weights: dict[str, int] = attrs.field(factory=dict)  # of those that are Ready
-    declined: dict[str, str] = attrs.field(factory=dict)
     host: SumHost | None = None
     aggregate: Aggregate | None = None
 
@@ -173,7 +169,6 @@ class BasketCore:
         self._settings = settings
         self._operator_key = operator_key
         self._buffer: UpdateBuffer[Packet] = UpdateBuffer(settings.max_staleness, settings.half_life_rounds)
-        self._scheduler = RoundScheduler(settings)
         self._round: _Round | None = None
         self._last_round = 0
         self._roster_packet: Packet | None = None
@@ -226,11 +221,11 @@ class BasketCore:
             return held.host.waiting(self.basket_id)
         if held.state is not BasketState.COLLECTING:
             return ()
-        arrived = self._arrived(held)
-        missing = tuple(name for name in self._expected_members(held) if name not in arrived)
-        need = self._need(held)
-        until = held.opened_at + (self._settings.deadline_s if len(arrived) < need else self._settings.close_s)
-        return (Waiting(self.basket_id, "contributions", len(arrived), need, missing, held.opened_at, until),)
+        gathered = held.collection
+        arrived, need, opened_at = gathered.arrived, gathered.need, gathered.opened_at
+        missing = tuple(name for name in gathered.expected if name not in arrived)
+        until = opened_at + (self._settings.deadline_s if len(arrived) < need else self._settings.close_s)
+        return (Waiting(self.basket_id, "contributions", len(arrived), need, missing, opened_at, until),)
 
     # What its owner reads.
 
@@ -253,24 +248,17 @@ class BasketCore:
     def has_quorum(self) -> bool:
         """Whether the open round could close now."""
         held = self._round
-        return (
-            held is not None and held.state is BasketState.COLLECTING and len(self._arrived(held)) >= self._need(held)
-        )
+        return held is not None and held.state is BasketState.COLLECTING and held.collection.has_quorum
 
     # Opening a round.
 
     def _on_roster(self, packet: Packet, sender: str, _now: float) -> list[Effect]:
-        body = cast("RosterNotice", packet.body)
         try:
-            roster = verify_roster(body.roster, body.signature, self._operator_key)
-        except RemoteError as error:
+            roster = self._identity.newer_roster(cast("RosterNotice", packet.body), self._operator_key)
+        except ProtocolError as error:
             return [Reject(sender, str(error))]
-        if roster.epoch <= self._identity.roster.epoch:
-            return []  # a copy of what is known
-        if self.basket_id not in roster:
-            return [Reject(sender, f"the roster of epoch {roster.epoch} leaves this basket out")]
-        if roster.keys[self.basket_id] != self._identity.signing_key.verify_key.encode():
-            return [Reject(sender, f"the roster of epoch {roster.epoch} has another key for this basket")]
+        if roster is None:
+            return []
         for member in self._members:
             if member not in roster.clients_of(self._domain):
                 self._buffer.drop_client(member.id)
@@ -289,7 +277,7 @@ class BasketCore:
             return [Reject(sender, f"round {round_id} has vectors of {config.dimension} numbers")]
         self._last_round = round_id
         members = tuple(member.id for member in self._members)
-        self._round = held = _Round(packet, config, now, members)
+        self._round = held = _Round(packet, config, Collection(self._settings, round_id, members, now, self._buffer))
         self._sum.abort()
         self._sum.pin(LAYER2, layer2_policy(config, self._identity.roster))
         self._expected = expected_in(round_id, config, max_rows=self._settings.max_rows)
@@ -331,7 +319,8 @@ class BasketCore:
         if code is Code.DUPLICATE:
             return []
         if isinstance(packet.body, CONTRIBUTIONS) and code is Code.EQUIVOCATION:
-            proofs = (proof for proof in self._validator.proofs.values() if proof.author == packet.header.sender)
+            # Once a place: who signs a thousand more must not fill the disk with them.
+            proofs = (proof for proof in self._validator.proofs.values() if proof.second is packet)
             return [*(effect for proof in proofs for effect in self._convict(proof)), refusal]
         return [refusal]
 
@@ -340,83 +329,35 @@ class BasketCore:
         head = proof.first.header
         self._buffer.remove(head.sender, head.round_id)
         self.trust.convict(proof, self._identity.roster.keys[proof.author])
-        key = f"{head.round_id}/{head.sender}"
-        return [Persist(Entry("equivocation", key, encode_packet(said))) for said in (proof.first, proof.second)]
+        return [Persist(entry) for entry in proof.entries()]
 
     def _on_ready(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         held = self._round
         if held is None or held.state is not BasketState.COLLECTING or packet.header.round_id != held.round_id:
             return [Reject(sender, f"ready for round {packet.header.round_id} in state {self.state.value}")]
-        held.weights[sender] = cast("Ready", packet.body).weight
+        held.collection.weights[sender] = cast("Ready", packet.body).weight
         return self._evaluate(now)
 
     def _on_declined(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         held = self._round
         if held is None or packet.header.round_id != held.round_id:
             return [Reject(sender, f"declines round {packet.header.round_id}, which is not open")]
-        held.declined[sender] = f"declined: {cast('Declined', packet.body).reason}"
+        held.collection.decline(sender, cast("Declined", packet.body).reason)
         return self._evaluate(now)
-
-    def _expected_members(self, held: _Round) -> tuple[str, ...]:
-        declined = self._declined(held)
-        return tuple(name for name in held.members if name not in declined)
-
-    def _declined(self, held: _Round) -> dict[str, str]:
-        """Return who will not contribute, and why: nobody leaves a round by a word after having contributed to it."""
-        arrived = self._arrived(held)
-        return {name: why for name, why in held.declined.items() if name not in arrived}
-
-    def _arrived(self, held: _Round) -> tuple[str, ...]:
-        if self._settings.mode is TrustMode.DISTRIBUTED:
-            return tuple(sorted(held.weights))
-        return self._buffer.senders(held.round_id)
-
-    def _need(self, held: _Round) -> int:
-        return quorum_need(self._settings.quorum, len(self._expected_members(held)), self._min_inputs(held))
-
-    def _min_inputs(self, held: _Round) -> int:
-        if self._settings.mode is TrustMode.DISTRIBUTED:
-            return min_members(self._settings)
-        return self._rule(held).min_inputs
-
-    def _rule(self, held: _Round) -> Rule:
-        """Return the round's rule; f follows from the members, not from the arrivals: silence must not lower it."""
-        share = self._settings.byzantine_share
-        return make_rule(self._settings.rule, byzantine_count(share, len(held.members)))
 
     def _evaluate(self, now: float, *, forced: bool = False) -> list[Effect]:
         """Decide whether to close, and arm the timer for when that has to be decided again."""
         held = self._round
         if held is None or held.state is not BasketState.COLLECTING:
             return []
-        decision = self._decide(held, now, forced=forced)
+        decision = held.collection.decide(now, forced=forced)
         if decision.verdict is Verdict.WAIT:
             return [SetTimer(_CLOSE, decision.until)]
         if decision.verdict is Verdict.ABSENT:
-            return self._absent(held, decision.reason, len(self._arrived(held)), decision.need)
+            return self._absent(held, decision.reason, len(held.collection.arrived), decision.need)
         if self._settings.mode is TrustMode.DISTRIBUTED:
             return self._open_sum(held, now)
         return self._close_by_rule(held)
-
-    def _decide(self, held: _Round, now: float, *, forced: bool) -> Decision:
-        members, arrived, declined = len(held.members), len(self._arrived(held)), len(self._declined(held))
-        if self._settings.mode is TrustMode.DISTRIBUTED:
-            # Who takes part in the sum has to be known before it begins; after that, its own stages are waited for.
-            heard = self._scheduler.ready(
-                members=members, ready=arrived, declined=declined, opened_at=held.opened_at, now=now, forced=forced
-            )
-            if heard.verdict is Verdict.WAIT:
-                return heard
-            forced = True
-        return self._scheduler.decide(
-            members=members,
-            arrived=arrived,
-            declined=declined,
-            opened_at=held.opened_at,
-            now=now,
-            min_inputs=self._min_inputs(held),
-            forced=forced,
-        )
 
     def _close_by_rule(self, held: _Round) -> list[Effect]:
         entries = self._buffer.close(held.round_id)
@@ -426,20 +367,20 @@ class BasketCore:
             if isinstance(e.item.body, CONTRIBUTIONS)
         }
         try:
-            aggregate = aggregate_contributions(self._rule(held), contributions, held.config.noise.sigma)
+            aggregate = aggregate_contributions(held.collection.rule, contributions, held.config.noise.sigma)
         except LocalError as error:
-            return self._absent(held, str(error), len(contributions), self._need(held))
+            return self._absent(held, str(error), len(contributions), held.collection.need)
         return self._report(held, aggregate, tuple(contributions), {})
 
     # The secure sum inside the basket.
 
     def _open_sum(self, held: _Round, now: float) -> list[Effect]:
         """Begin the sum over the members that have not declined: who is silent is a dropout of it."""
-        participants = self._expected_members(held)
+        participants = held.collection.expected
         try:
             held.host = open_basket_sum(self._identity, held.config, held.round_id, participants)
         except LocalError as error:
-            return self._absent(held, str(error), len(held.weights), len(participants))
+            return self._absent(held, str(error), len(held.collection.weights), len(participants))
         held.state = BasketState.SUMMING
         return [*held.host.open(now), *self._sum_outcome(held)]
 
@@ -449,7 +390,7 @@ class BasketCore:
             return [Reject(sender, "a secure sum's message of a round that is not open")]
         if sender == COORDINATOR:
             return self._join_layer2(held, packet)
-        if held.host is None or sender not in held.weights:
+        if held.host is None or sender not in held.collection.weights:
             return [Reject(sender, f"a secure sum's message in state {held.state.value}")]
         return [*held.host.receive(packet, sender, now), *self._sum_outcome(held)]
 
@@ -469,7 +410,7 @@ class BasketCore:
         if host.result is None:
             return []
         survivors = host.result.survivors
-        weights = {name: held.weights[name] for name in survivors}
+        weights = {name: held.collection.weights[name] for name in survivors}
         variance = len(survivors) * noise_share_std(held.config, host.num_needed) ** 2
         aggregate = aggregate_of_sum(host.result.vector, weights, variance)
         return self._report(held, aggregate, survivors, host.silent)
@@ -482,23 +423,15 @@ class BasketCore:
         held.aggregate, held.state = aggregate, BasketState.REPORTED
         report = BasketReport(aggregate.weight, aggregate.count, aggregate.noise_variance)
         shown = None if self._settings.mode is TrustMode.CENTRAL else aggregate
-        closed = BasketClosed(self.basket_id, held.round_id, shown, members, self._missing(held, members, silent))
+        closed = BasketClosed(self.basket_id, held.round_id, shown, members, held.collection.left_out(members, silent))
         kept = Entry("aggregate", str(held.round_id), encode_body(report))
         return [Persist(kept), Send(COORDINATOR, self._say_up(report, held.round_id)), Emit(closed)]
-
-    def _missing(
-        self, held: _Round, members: tuple[str, ...], silent: Mapping[str, str]
-    ) -> tuple[tuple[str, str], ...]:
-        """Return (member, why) for the round's members that are not in the aggregate."""
-        reasons = {name: f"silent at stage {stage}" for name, stage in silent.items()} | held.declined
-        out = (name for name in held.members if name not in members)
-        return tuple((name, reasons.get(name, "silent")) for name in out)
 
     def _absent(self, held: _Round, reason: str, have: int, need: int) -> list[Effect]:
         held.state = BasketState.ABSENT
         told = self._say_up(Absent(reason[:MAX_REASON], have, need), held.round_id)
         silent = held.host.silent if held.host else {}
-        event = BasketAbsent(self.basket_id, held.round_id, reason, have, need, self._missing(held, (), silent))
+        event = BasketAbsent(self.basket_id, held.round_id, reason, have, need, held.collection.left_out((), silent))
         return [SetTimer(_CLOSE, math.inf), Send(COORDINATOR, told), Emit(event)]
 
     def _join_layer2(self, held: _Round, packet: Packet) -> list[Effect]:

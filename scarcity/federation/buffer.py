@@ -94,6 +94,10 @@ class UpdateBuffer(Generic[Item]):
                 newest[client_id] = max(entry_round, newest.get(client_id, entry_round))
         return newest
 
+    def holds(self, client_id: str, round_id: int) -> bool:
+        """Say whether a client's contribution to this very round is here."""
+        return (client_id, round_id) in self._entries
+
     def senders(self, round_id: int) -> tuple[str, ...]:
         """Return, sorted, whose entries would count if the round closed now."""
         return tuple(sorted(self._newest(round_id)))

@@ -22,11 +22,13 @@ from scarcity.errors import (
     DuplicateClientError,
     InvalidUpdate,
     LocalError,
+    SchemaMismatchError,
     UnknownClientError,
 )
 from scarcity.federation.assembly import Assembly, Seats, refuse_layout, round_settings, seat
 from scarcity.federation.basket import BasketCore, BasketState
-from scarcity.federation.client_agent import ClientCore, FederationClientAgent, Receipt
+from scarcity.federation.client import ClientCore, Receipt
+from scarcity.federation.client_agent import FederationClientAgent
 from scarcity.federation.coordinator import CoordinatorCore, CoordinatorState
 from scarcity.federation.effects import EntropyLabel, EntropySource, Event, Reject, Waiting
 from scarcity.federation.packets import Model, RoundSettings, TrustMode, Update
@@ -250,6 +252,9 @@ class HierarchicalFederation:
         """Refuse what cannot count before a round is opened for it."""
         layout = self._layout or self._layout_for(update)
         refuse_layout(self.config.rounds, layout)
+        own = self._own_layout(client_id)
+        if own is not None and own != layout:
+            raise SchemaMismatchError(f"client {client_id!r}: its agent shares vectors of another schema or form")
         check_update(update, self.config.rounds, layout)
         domain, need = self._domains[client_id], self.config.rounds.min_clients
         members = sum(other == domain for other in self._domains.values())
@@ -271,11 +276,16 @@ class HierarchicalFederation:
 
     def _layout_for(self, update: Update) -> Layout:
         """Return the layout that a first update fixes: its agent's, or that of a plain array."""
-        agent = self._agents.get(update.client_id)
-        if update.schema_hash and isinstance(agent, FederationClientAgent) and agent.layout is not None:
-            clean = self.config.rounds.mode is TrustMode.NONE
-            return unprotected_layout(agent.layout) if clean else agent.layout
+        own = self._own_layout(update.client_id)
+        if update.schema_hash and own is not None:
+            return own
         return default_layout(self.config.rounds, update.vector.size, update.schema_hash)
+
+    def _own_layout(self, client_id: str) -> Layout | None:
+        """Return the layout of a client's agent, None where it has none."""
+        learner = _learner_of(self._agents.get(client_id))
+        layout = None if learner is None else learner.layout
+        return unprotected_layout(layout) if layout and self.config.rounds.mode is TrustMode.NONE else layout
 
     def _open_round(self, update: Update) -> CoordinatorCore:
         """Open a round where none is open; the first update ever fixes what rounds are about."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import attrs
 from nacl.signing import SigningKey
 
+from scarcity.errors import ProtocolError
 from scarcity.federation.codec import sign_packet
-from scarcity.federation.packets import SIGNED, Body, Header, Packet
-from scarcity.federation.roster import Member, Roster
+from scarcity.federation.packets import SIGNED, Body, Header, Packet, RosterNotice
+from scarcity.federation.roster import Member, Roster, verify_roster
 
 
 @attrs.define(eq=False)
@@ -28,6 +29,19 @@ class Identity:
     def member(self) -> Member:
         """This member's own entry on the roster."""
         return self.roster.member(self.member_id)
+
+    def newer_roster(self, notice: RosterNotice, operator_key: bytes) -> Roster | None:
+        """Return the roster of a notice if this member should go over to it, None if it is a copy of what is known.
+
+        Raises:
+            ProtocolError: the operator did not sign it, or it has no place, or another key, for this member.
+        """
+        roster = verify_roster(notice.roster, notice.signature, operator_key)
+        if roster.epoch <= self.roster.epoch:
+            return None
+        if roster.keys.get(self.member_id) != self.signing_key.verify_key.encode():
+            raise ProtocolError(f"the roster of epoch {roster.epoch} does not hold this member with its key")
+        return roster
 
     def say(self, scope: str, round_id: int, body: Body) -> Packet:
         """Return a packet of this member, signed where its kind is."""

@@ -24,8 +24,8 @@ import attrs
 import numpy as np
 
 from scarcity.errors import ConfigError
-from scarcity.federation.codec import body_digest, signature_holds
-from scarcity.federation.effects import Reject
+from scarcity.federation.codec import body_digest, encode_packet, signature_holds
+from scarcity.federation.effects import Entry, Reject
 from scarcity.federation.packets import (
     LAYER2,
     SIGNED,
@@ -141,6 +141,13 @@ class Equivocation:
     def author(self) -> str:
         """Who said both."""
         return self.first.header.sender
+
+    def entries(self) -> tuple[Entry, Entry]:
+        """Return both halves as entries of a journal."""
+        head = self.first.header
+        key = f"{head.round_id}/{head.sender}"
+        first, second = (Entry("equivocation", key, encode_packet(said)) for said in (self.first, self.second))
+        return first, second
 
     def holds(self, public_key: bytes) -> bool:
         """Say whether this is a proof against the owner of the key."""

@@ -10,7 +10,7 @@ import pytest
 from scarcity.engine import OnlineDiscoveryEngine
 from scarcity.federation import FederationClientAgent, HierarchicalFederation, HierarchicalFederationConfig
 from scarcity.federation.packets import Model, RoundSettings
-from sim.live import execute
+from sim.live import RowFeeder, execute
 from sim.plan import SwarmPlan
 from sim.swarm import SwarmConfig, load_source, plan_swarm
 from tests.federation_world import World
@@ -116,3 +116,15 @@ def test_both_event_loops_agree_over_several_rounds(mode: str) -> None:
     asyncio_models, trio_models = (by_actors(plan, backend) for backend in ("asyncio", "trio"))
     assert len(asyncio_models) == 3
     assert [m.identity for m in asyncio_models] == [m.identity for m in trio_models]
+
+
+def test_a_party_feeds_the_rows_up_to_the_round_however_often_and_late_it_is_asked() -> None:
+    plan = plan_of("local", "record", rounds=4)
+    party = plan.source.parties[0]
+    engine = OnlineDiscoveryEngine(plan.source.schema)
+    feeder = RowFeeder(party, FederationClientAgent(engine, party.id, plan.form), 4, None)
+    rows = []
+    for round_id in (1, 1, 3, 3, 9):
+        feeder.update_for(round_id)
+        rows.append(engine.num_rows)
+    assert rows == [100, 100, 300, 300, 400]

@@ -164,6 +164,16 @@ def test_seats_bring_baskets_and_coordinator_along_and_are_signed() -> None:
     assert "SigningKey" not in repr(seats)
 
 
+@pytest.mark.parametrize("name", ROWS)
+def test_no_cores_are_made_under_settings_that_cannot_hold_whoever_made_them(name: str) -> None:
+    values = {("mode" if key == "layer1" else key): value for key, value in ROWS[name].items()}
+    values["mode"] = TrustMode(values.get("mode", "local"))
+    values["unit"] = Unit(values.get("unit", "client"))
+    values.setdefault("rule", "average" if values["mode"] in (TrustMode.DISTRIBUTED, TrustMode.NONE) else "trmean")
+    with pytest.raises(ConfigError):
+        attrs.evolve(assembly_of(), settings=RoundSettings(**values))
+
+
 def test_who_stays_keeps_its_key_and_a_new_epoch_begins() -> None:
     assembly = assembly_of()
     first = seat(assembly, [("a", "x")])

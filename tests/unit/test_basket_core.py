@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scarcity.federation.basket import BasketManager, BasketState
-from scarcity.federation.client_agent import ClientState
+from scarcity.federation.client import ClientState
 from scarcity.federation.codec import body_digest, decode_packet, encode_packet
 from scarcity.federation.effects import BasketAbsent, BasketClosed, Emit, Persist, RoundDeclined, Send
 from scarcity.federation.packets import (
@@ -156,6 +156,13 @@ def test_a_contribution_that_is_forged_or_misplaced_is_refused_and_changes_nothi
 # Closing.
 
 
+def test_a_proof_is_written_once_however_often_its_author_signs_something_else() -> None:
+    world = opened(TEN)
+    for value in range(5):
+        world.tell("a1", "basket/a", contribution(world, "a1", value))
+    assert len([e for e in world.net.journals["basket/a"] if e.kind == "equivocation"]) == 2
+
+
 def test_members_that_declined_are_not_waited_for() -> None:
     world = opened(TEN)
     for name in ("a0", "a1"):
@@ -206,7 +213,7 @@ def test_silence_does_not_lower_the_number_of_liars_that_the_rule_withstands() -
         world.submit(f"a{i}", VECTOR)
     world.close()
     (closed,) = world.net.events_of(BasketClosed)
-    assert basket(world)._rule(basket(world)._round).f == 2
+    assert basket(world)._round.collection.rule.f == 2
     assert closed.aggregate.rule.startswith("trmean")
 
 
@@ -250,7 +257,7 @@ def test_a_newer_contribution_takes_the_place_of_a_late_one() -> None:
     world.net.lose = lambda *_: False
     world.open()
     world.tell("a3", "basket/a", late)
-    for name in ("a3", "a1", "a2"):
+    for name in ("a1", "a2", "a3"):  # with a1 and a2 all have come in one way or another, but a3's newer one has not
         world.submit(name, np.full(DIMENSION, 1.0))
     closed = world.net.events_of(BasketClosed)[-1].aggregate
     assert closed.weight == 3.0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scarcity.errors import AlreadySubmittedError, ConfigError, LocalError, PrivacyBudgetExceeded
-from scarcity.federation.client_agent import ClientCore, ClientState
+from scarcity.federation.client import ClientCore, ClientState
 from scarcity.federation.codec import body_digest, decode_packet
 from scarcity.federation.effects import Effect, Emit, Persist, Reject, RoundDeclined, Send, SetTimer
 from scarcity.federation.packets import (
@@ -372,8 +372,10 @@ def test_two_configs_of_one_round_are_proof_and_the_first_stays_in_force() -> No
     world = opened()
     other = world.say(COORDINATOR, attrs.evolve(config_of(world), dimension=DIMENSION + 1), 1, to="a1")
     effects = world.tell("basket/a", "a1", other)
-    assert [type(e) for e in effects] == [Persist, Reject]
-    assert decode_packet(world.net.journals["a1"][-1].payload) == other
+    assert [type(e) for e in effects] == [Persist, Persist, Reject]
+    assert [decode_packet(e.payload).body for e in world.net.journals["a1"][-2:]] == [config_of(world), other.body]
+    third = world.say(COORDINATOR, attrs.evolve(config_of(world), dimension=DIMENSION + 2), 1, to="a1")
+    assert [type(e) for e in world.tell("basket/a", "a1", third)] == [Reject]  # one proof is enough
     assert world.submit("a1", VECTOR)
 
 
@@ -412,11 +414,12 @@ def test_a_second_model_of_a_round_is_kept_as_proof_and_not_merged(way: str) -> 
     other = world.say(COORDINATOR, attrs.evolve(first, count=first.count + 1), 1, to="a1")
     if way == "direct":
         effects = world.tell("basket/a", "a1", other)
-        assert decode_packet(world.net.journals["a1"][-1].payload) == other
     else:
         push = world.say("a2", GossipPush((encode_packet(other),)), 1, to="a1")
         effects = world.tell("a2", "a1", push)
     assert any(isinstance(e, Reject) for e in effects)
+    proof = [decode_packet(e.payload).body for e in world.net.journals["a1"] if e.kind == "equivocation"]
+    assert proof == [first, other.body]
     assert learner.models == [first]
     assert world.clients["a1"].model == first
 
@@ -470,7 +473,7 @@ def test_a_roster_with_another_key_for_this_client_is_refused() -> None:
     roster = Roster("fed", 2, tuple(members))
     notice = RosterNotice(roster.canonical, sign_roster(roster, world.seats.operator_key))
     effects = world.tell("basket/a", "a1", world.say(COORDINATOR, notice, 0, to="a1"))
-    assert "another key" in reasons(effects)[0]
+    assert "its key" in reasons(effects)[0]
     assert world.clients["a1"].state is ClientState.OPEN
 
 

@@ -207,3 +207,25 @@ def test_an_engine_without_rows_says_so_and_a_bad_first_row_leaves_it_empty():
     with pytest.raises(InvalidRow):
         engine.process_row({"u": "x"})
     assert engine.schema is None
+
+
+def test_rows_given_as_an_array_are_neither_changed_nor_looked_at_again():
+    values = data(700)
+    values[5, 1] = np.nan
+    given = values.copy()
+    engine = engine_of(given)
+    np.testing.assert_array_equal(given, values)
+    given[:] = 7.0
+    assert state(engine) == state(engine_of(values))
+
+
+@pytest.mark.parametrize("policy", ["nan", "error"])
+def test_an_array_of_nothing_but_missing_values_is_missing_by_the_policy(policy):
+    engine = OnlineDiscoveryEngine(SCHEMA, EngineConfig(missing=policy))
+    if policy == "error":
+        with pytest.raises(InvalidRow, match="is missing"):
+            engine.process_rows(np.full((4, 3), np.nan))
+    else:
+        engine.process_rows(np.full((4, 3), np.nan))
+        engine.process_rows(np.zeros((0, 3)))
+        assert engine.num_missing_rows == 4

@@ -7,6 +7,7 @@ import pytest
 
 from scarcity.engine import Moments, OnlineDiscoveryEngine, Schema, VarFit, Variable, discover, fit_var, record_layout
 from scarcity.engine.moments import translate_gram
+from scarcity.engine.var import _stabilise
 from scarcity.errors import ConfigError, InsufficientInputs, InvalidRow
 
 SIGMA_AT_EPSILON_1 = 4.2247  # analytic Gaussian at sensitivity 1, delta 1e-6
@@ -236,3 +237,20 @@ def test_translating_a_gram_is_forming_it_elsewhere():
     ones = np.ones((40, 1))
     moved = np.hstack((ones, w + offset))
     np.testing.assert_allclose(translate_gram(np.hstack((ones, w)).T @ np.hstack((ones, w)), offset), moved.T @ moved)
+
+
+@pytest.mark.parametrize("size", [0.1, 0.3, 0.6, 3.0, 1e80])
+def test_only_an_unstable_fit_is_shrunk_and_then_to_the_largest_radius(size):
+    rng = np.random.default_rng(13)
+    for _ in range(30):
+        coefficients = size * rng.standard_normal((2, 3, 3))
+        with np.errstate(all="ignore"):
+            stable = _stabilise(coefficients)
+        radius, before = (
+            np.abs(np.linalg.eigvals(np.vstack((np.hstack(list(c)), np.eye(3, 6))))).max()
+            for c in (stable, coefficients)
+        )
+        if before <= 0.98:
+            np.testing.assert_array_equal(stable, coefficients)
+        else:
+            assert radius == pytest.approx(0.98, rel=1e-6)

@@ -262,10 +262,10 @@ def test_min_baskets_holds_a_round_open() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_many_rounds_in_a_row_need_no_gossip_and_no_clock(mode: str) -> None:
-    fed = federation(layer1=mode, planned_rounds=60)
+    fed = federation(layer1=mode, planned_rounds=40)
     names = ["c0", "c1", "c2"]
-    models = [run_round(fed, names) for _ in range(60)]
-    assert [model.round_id for model in models if model is not None] == list(range(1, 61))
+    models = [run_round(fed, names) for _ in range(40)]
+    assert [model.round_id for model in models if model is not None] == list(range(1, 41))
     assert all(core.model == models[-1] for core in fed._clients.values())
 
 
@@ -435,6 +435,17 @@ def test_unit_client_refuses_an_agent_whose_vectors_hold_public_counts(mode: str
     before = state_of(fed)
     with pytest.raises(ConfigError, match="unit client"):
         fed.submit_update("c0", agents["c0"].get_shareable_update())
+    assert state_of(fed) == before
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_array_from_a_client_whose_agent_shares_another_form_opens_no_round(mode: str) -> None:
+    fed = HierarchicalFederation(HierarchicalFederationConfig(layer1=mode))
+    for name in ("c0", "c1", "c2"):
+        fed.register_client(name, "d", agent=agent_of(name, 1, with_schema=False))
+    before = state_of(fed)
+    with pytest.raises(SchemaMismatchError, match="another schema or form"):
+        fed.submit_update("c0", np.zeros(D))
     assert state_of(fed) == before
 
 
