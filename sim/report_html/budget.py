@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from sim.report import SwarmResult
-from sim.report_html.chart import BEHIND, BLUE, INK, RED, Picture, Table, draw, place
+from sim.report_html.chart import BEHIND, BLUE, FILL, INK, RED, Picture, Table, draw, place
 
 _HEIGHT: Final = 270.0
 _MAX_LABELS: Final = 6
@@ -54,10 +54,11 @@ def _paint(axes: Axes, result: SwarmResult, rows: list[_Row]) -> None:
     rounds, most, median = ([row[i] for row in rows] for i in (0, 4, 3))
     axes.set(xlim=(0.4, max(rounds, default=1) + 0.6), ylim=(0, top), xlabel="after round", ylabel="epsilon")
     axes.set_xticks(rounds[:: 1 + len(rounds) // 9])
+    if not any(most) and limit <= 0:
+        axes.text(0.5, 0.5, "nothing was charged", transform=axes.transAxes, ha="center", size=11)
+        return
     if rows:
-        axes.bar(
-            rounds, most, width=0.5, facecolor="#eef4fa", edgecolor=BLUE, hatch="///", label="client that spent most"
-        )
+        axes.bar(rounds, most, width=0.5, facecolor=FILL, edgecolor=BLUE, hatch="///", label="client that spent most")
         axes.plot(rounds, median, marker="D", color=INK, markersize=5, linestyle="none", label="median client")
     if limit > 0:
         axes.axhline(limit, color=RED, linestyle=(0, (5, 2)), linewidth=1.4, label=f"budget of each: {limit:g}")
@@ -65,9 +66,8 @@ def _paint(axes: Axes, result: SwarmResult, rows: list[_Row]) -> None:
         axes.annotate(f"{height:.3g}", (round_id, height), (0, 9), textcoords="offset points", size=10, ha="center")
         axes.annotate(f"{charged} clients", (round_id, 0), (0, 6), textcoords="offset points", size=9.5, ha="center",
                       bbox=BEHIND)  # fmt: skip
-    if rows or limit > 0:
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.14, 1.0), ncols=1, fontsize=10, borderaxespad=0.1,
-                    handlelength=2.0)  # fmt: skip
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.14, 1.0), ncols=1, fontsize=10, borderaxespad=0.1,
+                handlelength=2.0)  # fmt: skip
 
 
 def _alternative(result: SwarmResult, rows: list[_Row]) -> str:

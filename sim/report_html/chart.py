@@ -33,6 +33,7 @@ GREEN: Final = "#007A5A"
 INK: Final = "#1a1a1a"
 GREY: Final = "#6b6b6b"
 PALE: Final = "#d9d9d9"
+FILL: Final = "#eef4fa"  # of bars, under their hatch
 # Behind a text that lines may cross.
 BEHIND: Final = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 # Texts are measured in the font that comes with matplotlib; Verdana, the nearest in width, stands in on other machines.

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from sim.plan import Waited
 from sim.report import SwarmResult
-from sim.report_html.chart import BLUE, INK, PALE, RED, WIDTH, Picture, Table, draw, fit_line, place
+from sim.report_html.chart import BLUE, FILL, INK, PALE, RED, WIDTH, Picture, Table, draw, fit_line, place
 
 _MAX_ROWS: Final = 24
 _ROW: Final = 40.0
@@ -116,9 +116,7 @@ def _bar(axes: Axes, wait: Waited, row: int, start: float, per_unit: float) -> N
     # The coordinator waits for baskets while they wait for clients: its own sum comes after, in the same row.
     left, length = wait.since - start, wait.until - wait.since
     hatch = _STAGES[_ORDER[stage]][2] if stage in _ORDER else ""
-    axes.barh(
-        row + 0.2, length, left=left, height=0.46, facecolor="#eef4fa", edgecolor=BLUE, hatch=hatch, linewidth=0.8
-    )
+    axes.barh(row + 0.2, length, left=left, height=0.46, facecolor=FILL, edgecolor=BLUE, hatch=hatch, linewidth=0.8)
     if wait.by_clock:
         axes.plot([wait.until - start] * 2, [row - 0.1, row + 0.5], color=RED, linewidth=3.0, solid_capstyle="butt",
                   clip_on=False)  # fmt: skip
@@ -139,7 +137,7 @@ def _legend(axes: Axes, height: float, stages: Sequence[str], *, late: bool) -> 
     y = height - 18.0 * len(stages) - (20.0 if late else 0.0) + 8.0
     for stage in stages:
         hatch = _STAGES[_ORDER[stage]][2] if stage in _ORDER else ""
-        below.barh(y, 26, left=_MARGIN, height=12, facecolor="#eef4fa", edgecolor=BLUE, hatch=hatch, linewidth=0.8)
+        below.barh(y, 26, left=_MARGIN, height=12, facecolor=FILL, edgecolor=BLUE, hatch=hatch, linewidth=0.8)
         below.text(_MARGIN + 34, y, f"{_number(stage)}  waits for {_words(stage)}", size=10, va="center")
         y += 18.0
     if late:
