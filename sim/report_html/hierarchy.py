@@ -25,7 +25,7 @@ _IN, _PART, _VAIN, _SILENT, _DECLINED = "in", "part", "vain", "silent", "decline
 _WORDS: Final = {
     _IN: "in every sum",
     _PART: "in some rounds' sums",
-    _VAIN: "was there, but its basket made no sum",
+    _VAIN: "its basket made no sum",
     _SILENT: "fell silent",
     _DECLINED: "declined, or was turned away",
 }
@@ -67,39 +67,45 @@ def hierarchy(result: SwarmResult) -> Picture:
         "The coordinator sums what baskets made, each basket what its clients sent. A mark is a client; its shape says "
         "what became of it."
     )
-    return Picture(
-        "hierarchy", title, lead, svg, (_basket_table(result, by_domain), _client_table(fates)), tuple(notes)
-    )
+    if any(len(fates) > _MAX_MARKS for fates in shown.values()):
+        notes.append(f"Of a basket's clients {_MAX_MARKS} are drawn; the table has all.")
+    tables = (_basket_table(result, by_domain), _client_table(fates), _reason_table(result))
+    return Picture("hierarchy", title, lead, svg, tables, tuple(notes))
 
 
 def _fates(result: SwarmResult) -> list[_Fate]:
     closings: dict[str, list[Closing]] = {}
     for closing in result.closings:
         closings.setdefault(closing.domain, []).append(closing)
-    absent = _waited_in_vain(result)
+    missing = _missing(result)
     seats = sorted(result.seats, key=lambda seat: (seat[1], seat[0]))
-    return [_fate(name, domain, closings.get(domain, []), absent) for name, domain in seats]
+    return [_fate(name, domain, closings.get(domain, []), missing) for name, domain in seats]
 
 
-def _waited_in_vain(result: SwarmResult) -> set[tuple[int, str]]:
-    """Return (round, client) of those for whom a basket waited until its time was up."""
-    return {(wait.round_id, name) for wait in result.waits if wait.by_clock for name in wait.missing}
+def _missing(result: SwarmResult) -> dict[tuple[int, str], str]:
+    """Return (round, client) -> why it is in no sum."""
+    in_vain = {(wait.round_id, name) for wait in result.waits if wait.by_clock for name in wait.missing}
+    reasons = {}
+    for closing in result.closings:
+        for name, why in closing.missing:
+            key = (closing.round_id, name)
+            # A basket that made no sum calls all of its members missing, those too who did all they were asked for.
+            let_down = closing.absent and why == "silent" and key not in in_vain
+            reasons[key] = _WORDS[_VAIN] if let_down else why
+    return reasons
 
 
-def _fate(name: str, domain: str, closings: Sequence[Closing], in_vain: set[tuple[int, str]]) -> _Fate:
-    num_in, why, kinds = 0, [], []
+def _fate(name: str, domain: str, closings: Sequence[Closing], missing: Mapping[tuple[int, str], str]) -> _Fate:
+    kinds, why = [], []
     for closing in closings:
-        if name in closing.members:
-            num_in += 1
+        reason = missing.get((closing.round_id, name))
+        if reason is None and not closing.absent:
             continue
-        reason = dict(closing.missing).get(name, "silent")
-        # A basket that made no sum calls all of its members missing, those too who did all they were asked for.
-        if closing.absent and reason == "silent" and (closing.round_id, name) not in in_vain:
-            reason, kind = "its basket made no sum", _VAIN
-        else:
-            kind = _DECLINED if reason.startswith("declined") else _SILENT
-        kinds.append(kind)
+        # An absence that names nobody is the basket's own.
+        reason = reason or _WORDS[_VAIN]
+        kinds.append(_VAIN if reason == _WORDS[_VAIN] else _DECLINED if reason.startswith("declined") else _SILENT)
         why.append(f"round {closing.round_id}: {reason}")
+    num_in = len(closings) - len(kinds)
     if not closings:
         return _Fate(name, domain, _VAIN, 0, ("no round ended for its basket",))
     kind = _IN if not kinds else _PART if num_in else next((k for k in kinds if k != _VAIN), _VAIN)

@@ -165,8 +165,9 @@ def test_it_says_who_fell_silent_and_why_and_who_was_only_let_down() -> None:
     assert "c1northfell silent0round 1: silent at stage masked" in released.texts["hierarchy", "table"]
     assert "c2northin every sum1-" in released.texts["hierarchy", "table"]
     assert "Refused, too few rows: left." in released.texts["hierarchy", "li"]
+    assert "refusedlefttoo few rows" in released.texts["hierarchy", "table"]
     nothing = Outline(render_page(result_of(released=False)))
-    assert "c2northwas there, but its basket made no sum0" in nothing.texts["hierarchy", "table"]
+    assert "c2northits basket made no sum0round 1: its basket made no sum" in nothing.texts["hierarchy", "table"]
     assert "nothing was released" in nothing.texts["", "header"]
 
 
