@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +19,14 @@ from scarcity.federation.effects import (
     RoundDeclined,
     Waiting,
 )
+from scarcity.node.files import require_writable, write_whole
+from scarcity.node.model_file import write_model
+from scarcity.node.source import TableColumns
 from sim.attacks import ATTACKS
 from sim.plan import Observer, Said
 from sim.report import render, to_json
 from sim.report_file import require_report, write_report
 from sim.swarm import SwarmConfig, run_swarm
-from sim.tables import TableColumns
 
 _QUIET_S: Final = 2.0  # between two lines about one party's waiting
 _EVERY: Final = 50  # contributions between two lines that count them
@@ -44,7 +45,9 @@ def _options(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
 
 _data_options = _options(
     click.option(
-        "--data", type=_FILE, help="CSV file: a row a party and time. Default: the flights of the extra [demo]."
+        "--data",
+        type=_FILE,
+        help="CSV or Parquet file: a row a party and time. Default: the flights of the extra [demo].",
     ),
     click.option("--party", metavar="COL", help="Column of party ids (with --data)."),
     click.option("--domain", metavar="COL", help="Column of domains, the baskets (with --data)."),
@@ -99,6 +102,7 @@ _run_options = _options(
     click.option(
         "--report", "report_file", type=_FILE, metavar="FILE.html", help="Write a page with pictures; needs [report]."
     ),
+    click.option("--model", "model_file", type=_FILE, help="Write the global model, for `scarcity predict`."),
     click.option("--quiet", is_flag=True, help="No progress on stderr."),
 )
 
@@ -120,6 +124,7 @@ def swarm(
     variables: str | None,
     json_file: Path | None,
     report_file: Path | None,
+    model_file: Path | None,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -132,8 +137,10 @@ def swarm(
 
     Status: 0 done, 1 failed, 2 wrong use, 3 nothing was released for want of clients, 4 budget spent, 130 interrupted.
     """
-    if json_file is not None:
-        _require_writable(json_file)
+    if json_file is not None and str(json_file) != "-":
+        require_writable(json_file, "--json")
+    if model_file is not None:
+        require_writable(model_file, "--model")
     if report_file is not None:
         require_report(report_file)
     columns = _columns(party, domain, time, variables)
@@ -142,6 +149,8 @@ def swarm(
     to_stdout = json_file is not None and str(json_file) == "-"
     if json_file is not None:
         _write(json_file, to_json(result), to_stdout=to_stdout)
+    if model_file is not None and result.model is not None:
+        write_model(result.model, model_file, "--model")
     click.echo(render(result, colour=sys.stdout.isatty() and not to_stdout), nl=False, err=to_stdout)
     if report_file is not None:
         write_report(report_file, result)
@@ -160,20 +169,11 @@ def _columns(party: str | None, domain: str | None, time: str | None, variables:
     return TableColumns(party or "", domain or "", time or "", names)
 
 
-def _require_writable(path: Path) -> None:
-    """Refuse a file that could not be written, before a swarm has run for nothing."""
-    if str(path) != "-" and not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"--json {path}: cannot write into {path.parent}")
-
-
 def _write(path: Path, text: str, *, to_stdout: bool) -> None:
     if to_stdout:
         click.echo(text)
         return
-    try:
-        path.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--json {path}: {error.strerror}") from None
+    write_whole(path, f"{text}\n".encode(), "--json")
 
 
 def progress(show: Callable[[str], None]) -> Observer:

@@ -29,9 +29,9 @@ from scarcity.federation.roster import COORDINATOR, Role
 from scarcity.federation.transport import Reach, refuse_unsafe
 from scarcity.node.journal import MemoryJournal
 from scarcity.node.shell import CoreActor, Delivery
+from scarcity.node.source import Party
 from sim.attacks import Attack
 from sim.plan import Observer, Outcome, Reason, Record, Said, Spending, Spent, SwarmPlan
-from sim.sources import Party
 from sim.stage import Stage
 from sim.waits import Watched
 

@@ -26,9 +26,9 @@ from scarcity.federation.effects import (
 )
 from scarcity.federation.packets import Aggregate, Model, RoundSettings
 from scarcity.federation.privacy_guard import array_layout
+from scarcity.node.source import Source
 from sim.attacks import Attack
 from sim.chance import Chance
-from sim.sources import Source
 
 Backend = Literal["asyncio", "trio"]
 # Part of the text of `PrivacyBudgetExceeded`, which a client that cannot pay gives as its reason.

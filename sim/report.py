@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from scarcity.engine import Relation
-from sim.evaluate import Skills
+from scarcity.node.model_file import ModelFile
+from scarcity.node.prediction import Skills
 from sim.plan import Closing, Reason, Spending, Spent, Waited
 
 WIDTH: Final = 80
@@ -102,6 +103,7 @@ class SwarmResult:
         closings: how each round ended for each basket.
         waits: who waited for whom.
         spendings: what ledgers held after each round.
+        model: the global model of all rounds, to be kept in a file; None without a model.
     """
 
     seed: int
@@ -126,6 +128,7 @@ class SwarmResult:
     closings: tuple[Closing, ...] = ()
     waits: tuple[Waited, ...] = ()
     spendings: tuple[Spending, ...] = ()
+    model: ModelFile | None = None
 
 
 def to_json(result: SwarmResult) -> str:

@@ -1,7 +1,7 @@
 """Where a swarm's rows come from: parties, their domains and the schema that they share. Nothing federated here.
 
-A `Source` is data at rest: `flights()` reads the airline routes of 2013, `sim.tables.table_source` a CSV file of the
-user's, `sim.truth.synthetic` makes rows with a known answer.
+A `Source` is data at rest: `flights()` reads the airline routes of 2013, `scarcity.node.source.table_source` a file of
+the user's, `sim.truth.synthetic` makes rows with a known answer.
 """
 
 from __future__ import annotations
@@ -13,85 +13,16 @@ from typing import Any, Final
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
 from scarcity.engine import Schema, Variable
 from scarcity.errors import ConfigError
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-_same_array = attrs.cmp_using(eq=np.array_equal)
-
-
-@attrs.frozen
-class Party:
-    """One party's rows, sorted by time.
-
-    Attributes:
-        id: a client id of the federation.
-        domain: its basket.
-        times: shape (T,), int64, strictly increasing durable time indices.
-        rows: shape (T, p), float64 in the schema's order; NaN where a value is missing.
-        held_out_times: shape (S,), all behind `times`.
-        held_out: shape (S, p): rows that no federation sees, for measuring prediction.
-    """
-
-    id: str
-    domain: str
-    times: IntArray = attrs.field(eq=_same_array)
-    rows: FloatArray = attrs.field(eq=_same_array)
-    held_out_times: IntArray = attrs.field(eq=_same_array)
-    held_out: FloatArray = attrs.field(eq=_same_array)
-
-
-@attrs.frozen
-class Source:
-    """What a swarm learns from.
-
-    Attributes:
-        schema: shared by all parties.
-        parties: sorted by id.
-        note: one line for people.
-        left_out: (party, reason) of those that have too few rows to take part.
-    """
-
-    schema: Schema
-    parties: tuple[Party, ...]
-    note: str
-    left_out: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        """The domains, sorted."""
-        return tuple(sorted({party.domain for party in self.parties}))
-
-
-def split_party(name: str, domain: str, times: IntArray, rows: FloatArray, *, learn_before: int) -> Party:
-    """Return the party whose rows before the time index `learn_before` are for learning, the rest held out."""
-    cut = int(np.searchsorted(times, learn_before))
-    return Party(name, domain, times[:cut], rows[:cut], times[cut:], rows[cut:])
+from scarcity.node.source import Party, Source, split_party, unusable
 
 
 def split_rounds(party: Party, rounds: int) -> tuple[Party, ...]:
     """Return the party's learning rows in as many parts as there are rounds, as equal as can be."""
     parts = zip(np.array_split(party.times, rounds), np.array_split(party.rows, rounds), strict=True)
     return tuple(attrs.evolve(party, times=times, rows=rows) for times, rows in parts)
-
-
-def unusable(party: Party, schema: Schema) -> str:
-    """Return why nothing can be formed from a party's learning rows; empty when something can.
-
-    A lagged link needs L + 1 complete rows in a run, a difference two complete rows H apart.
-    """
-    complete = party.times[np.isfinite(party.rows).all(axis=1)]
-    runs = np.ones(len(complete), dtype=np.bool_)
-    for lag in range(1, schema.lags + 1):
-        runs &= np.isin(complete - lag, complete)
-    if not runs.any():
-        return f"no {schema.lags + 1} complete rows in a run"
-    if not np.isin(complete - schema.horizon, complete).any():
-        return f"no two complete rows {schema.horizon} apart"
-    return ""
 
 
 # Public scales: a variable's usual deviation from a route's own level by common knowledge of timetables and of New

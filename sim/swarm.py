@@ -23,9 +23,12 @@ from scarcity.errors import ConfigError
 from scarcity.federation.aggregator import RULES
 from scarcity.federation.assembly import round_settings
 from scarcity.federation.packets import RoundSettings
+from scarcity.node.model_file import MAX_TEXT, ModelFile, Provenance
+from scarcity.node.prediction import skills
+from scarcity.node.source import Party, Source, TableColumns, table_source, unusable
 from sim.attacks import attack_named
 from sim.chance import Chance, reproducible_entropy
-from sim.evaluate import LocalFits, aggregate_moments, fit_or_none, local_fits, model_moments, skills
+from sim.evaluate import LocalFits, aggregate_moments, fit_or_none, local_fits, model_moments
 from sim.plan import Backend, Execute, Observer, Outcome, Reason, Record, SwarmPlan
 from sim.report import (
     STATUS_BUDGET_SPENT,
@@ -35,8 +38,7 @@ from sim.report import (
     Privacy,
     SwarmResult,
 )
-from sim.sources import Party, Source, flights, split_rounds, unusable
-from sim.tables import TableColumns, table_source
+from sim.sources import flights, split_rounds
 from sim.truth import synthetic
 
 # Layer 1's rule by trust mode: masked and clean contributions can only be averaged.
@@ -85,7 +87,7 @@ class SwarmConfig:
     """Settings of a swarm; those of the command `scarcity swarm`, with the same names.
 
     Attributes:
-        data: CSV file; None: the flights, or synthetic rows.
+        data: CSV or Parquet file; None: the flights, or synthetic rows.
         columns: the roles of its columns, needed with `data`.
         schema: TOML or JSON file with the variables' public scales.
         synthetic: that many parties with a known answer.
@@ -309,7 +311,8 @@ def _live() -> Execute:
 def _evaluate(config: SwarmConfig, plan: SwarmPlan, outcome: Outcome, seconds: float) -> SwarmResult:
     source, form = plan.source, plan.form
     local = local_fits(source)
-    fit = fit_or_none(model_moments(source.schema, form, outcome.models))
+    moments = model_moments(source.schema, form, outcome.models)
+    fit = fit_or_none(moments)
     baskets = {
         domain: fit_or_none(aggregate_moments(source.schema, form, aggregates, plan.aggregate_unit))
         for domain, aggregates in outcome.basket_aggregates.items()
@@ -327,9 +330,9 @@ def _evaluate(config: SwarmConfig, plan: SwarmPlan, outcome: Outcome, seconds: f
         basket_relations={domain: _relations(found) for domain, found in baskets.items()},
         pooled_relations=_relations(local.pooled),
         pooled_projected_relations=None if local.projected is None else _relations(local.projected),
-        prediction=skills(source, source.parties, predictors),
+        prediction=skills(source.schema, source.parties, predictors),
         basket_prediction={
-            domain: skills(source, (party for party in source.parties if party.domain == domain), predictors)
+            domain: skills(source.schema, (party for party in source.parties if party.domain == domain), predictors)
             for domain in source.domains
         },
         privacy=Privacy(
@@ -351,6 +354,24 @@ def _evaluate(config: SwarmConfig, plan: SwarmPlan, outcome: Outcome, seconds: f
         closings=outcome.closings,
         waits=outcome.waits,
         spendings=outcome.spendings,
+        model=None if moments is None else ModelFile(moments, _provenance(config, plan, outcome)),
+    )
+
+
+def _provenance(config: SwarmConfig, plan: SwarmPlan, outcome: Outcome) -> Provenance:
+    protected = config.privacy != "none"
+    return Provenance(
+        made_by=f"scarcity {scarcity.__version__}",
+        note=plan.source.note[:MAX_TEXT],
+        mode=config.privacy,
+        unit=config.unit,
+        rule=config.rule,
+        epsilon=float(config.epsilon) if protected else 0.0,
+        delta=float(config.delta) if protected else 0.0,
+        clients=len(plan.source.parties),
+        baskets=len(plan.source.domains),
+        rounds=len(outcome.models),
+        reproducible=protected and plan.entropy is not None,
     )
 
 

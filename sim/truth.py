@@ -8,9 +8,10 @@ import attrs
 import numpy as np
 
 from scarcity.engine import Schema, Variable
+from scarcity.engine.arrays import FloatArray
 from scarcity.errors import ConfigError
+from scarcity.node.source import Party, Source
 from sim.chance import Chance
-from sim.sources import FloatArray, Party, Source
 
 NUM_VARIABLES: Final = 5
 NUM_DOMAINS: Final = 3

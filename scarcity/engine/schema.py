@@ -74,7 +74,10 @@ class Variable:
         if self.scale is not None:
             scale = _finite(self.scale, f"{where}scale")
             if not MIN_SCALE <= scale <= MAX_SCALE:
-                raise ConfigError(f"{where}scale must lie in [{MIN_SCALE}, {MAX_SCALE}], got {self.scale!r}")
+                raise ConfigError(
+                    f"{where}scale must lie in [{MIN_SCALE}, {MAX_SCALE}], got {self.scale!r}: it is "
+                    "what the variable usually deviates by; leave it out where nobody knows"
+                )
             object.__setattr__(self, "scale", scale)
         object.__setattr__(self, "centre", _finite(self.centre, f"{where}centre"))
         if self.bounds is not None:

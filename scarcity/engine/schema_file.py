@@ -25,5 +25,5 @@ def read_schema(path: Path) -> Schema:
         raise ConfigError(f"schema {path}: {error.strerror}") from None
     except ConfigError as error:
         raise ConfigError(f"schema {path}: {error}") from None
-    except ValueError as error:  # of json, tomllib and of bytes that are no text
+    except (ValueError, RecursionError) as error:  # of json, tomllib, of bytes that are no text, of a nest of brackets
         raise ConfigError(f"schema {path}: not TOML or JSON: {error}") from None

@@ -20,10 +20,10 @@ from scarcity.federation.effects import (
     Waiting,
 )
 from scarcity.federation.packets import TrustMode, Unit
+from scarcity.node.source import TableColumns
 from sim.plan import Observer, Outcome, Reason, Record, SwarmPlan
 from sim.report import JSON_KEYS, render, to_json
 from sim.swarm import SwarmConfig, load_source, plan_swarm, run_swarm
-from sim.tables import TableColumns
 from sim.truth import true_links
 from tests.swarm.summing import summing
 

@@ -13,8 +13,8 @@ pytest.importorskip("matplotlib", reason="the extra [report] is not installed")
 
 from scarcity.cli.main import run
 from scarcity.engine import Relation
+from scarcity.node.prediction import Skills
 from sim import commands
-from sim.evaluate import Skills
 from sim.plan import Closing, Reason, Spending, Spent, Waited
 from sim.report import Privacy, SwarmResult
 from sim.report_file import require_report, write_report
