@@ -14,7 +14,6 @@ from scarcity.federation.effects import (
     BasketAbsent,
     BasketClosed,
     ContributionMade,
-    Event,
     ModelMade,
     RoundAborted,
     RoundDeclined,
@@ -24,8 +23,9 @@ from scarcity.node.files import require_writable, write_whole
 from scarcity.node.model_file import write_model
 from scarcity.node.source import TableColumns
 from sim.attacks import ATTACKS
-from sim.plan import Observer
+from sim.plan import Observer, Said
 from sim.report import render, to_json
+from sim.report_file import require_report, write_report
 from sim.swarm import SwarmConfig, run_swarm
 
 _QUIET_S: Final = 2.0  # between two lines about one party's waiting
@@ -99,6 +99,9 @@ _run_options = _options(
         help="Event loop; the result is the same.",
     ),
     click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the result as JSON; - for stdout."),
+    click.option(
+        "--report", "report_file", type=_FILE, metavar="FILE.html", help="Write a page with pictures; needs [report]."
+    ),
     click.option("--model", "model_file", type=_FILE, help="Write the global model, for `scarcity predict`."),
     click.option("--quiet", is_flag=True, help="No progress on stderr."),
 )
@@ -120,6 +123,7 @@ def swarm(
     time: str | None,
     variables: str | None,
     json_file: Path | None,
+    report_file: Path | None,
     model_file: Path | None,
     quiet: bool,
     **settings: Any,
@@ -137,6 +141,8 @@ def swarm(
         require_writable(json_file, "--json")
     if model_file is not None:
         require_writable(model_file, "--model")
+    if report_file is not None:
+        require_report(report_file)
     columns = _columns(party, domain, time, variables)
     config = SwarmConfig.from_mapping({**settings, "columns": columns})
     result = run_swarm(config, observe=None if quiet else progress(lambda line: click.echo(line, err=True)))
@@ -146,6 +152,9 @@ def swarm(
     if model_file is not None and result.model is not None:
         write_model(result.model, model_file, "--model")
     click.echo(render(result, colour=sys.stdout.isatty() and not to_stdout), nl=False, err=to_stdout)
+    if report_file is not None:
+        write_report(report_file, result)
+        click.echo(f"\nReport with pictures: {report_file}", err=to_stdout)
     context.exit(result.status)
 
 
@@ -172,7 +181,7 @@ def progress(show: Callable[[str], None]) -> Observer:
     counts: dict[int, int] = {}
     shown: dict[tuple[str, str], float] = {}
 
-    def tell(said: Event | Waiting, now: float) -> None:
+    def tell(said: Said, now: float) -> None:
         line = _waiting_line(said, now, shown) if isinstance(said, Waiting) else _event_line(said, counts)
         if line:
             show(line)
@@ -188,7 +197,7 @@ def _waiting_line(waiting: Waiting, now: float, shown: dict[tuple[str, str], flo
     return waiting.describe(now)
 
 
-def _event_line(event: Event, counts: dict[int, int]) -> str:
+def _event_line(event: Said, counts: dict[int, int]) -> str:
     match event:
         case ContributionMade():
             counts[event.round_id] = count = counts.get(event.round_id, 0) + 1

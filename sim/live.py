@@ -31,8 +31,9 @@ from scarcity.node.journal import MemoryJournal
 from scarcity.node.shell import CoreActor, Delivery
 from scarcity.node.source import Party
 from sim.attacks import Attack
-from sim.plan import Observer, Outcome, Reason, Record, Spent, SwarmPlan
+from sim.plan import Observer, Outcome, Reason, Record, Said, Spending, Spent, SwarmPlan
 from sim.stage import Stage
+from sim.waits import Watched
 
 _PROGRESS_S = 1.0  # how often what is waited for is told
 _FEDERATION = "swarm"
@@ -166,7 +167,7 @@ class _Run:
             for name, core in sorted(self._cores.items(), key=_late_comers_last):
                 actor = CoreActor(
                     name,
-                    core,
+                    core if name in self._clients else Watched(core, self._keep),
                     post=functools.partial(self._post, group),
                     journal=MemoryJournal(),
                     observe=self._observe,
@@ -201,12 +202,18 @@ class _Run:
         if isinstance(what, Reject):
             self._rejects[what.peer, what.reason] += 1
             return
-        self._record(what, anyio.current_time())
-        self._tell(what, anyio.current_time())
-        ended = isinstance(what, ModelMade | RoundAborted)
-        round_id = what.model.round_id if isinstance(what, ModelMade) else getattr(what, "round_id", 0)
-        if ended and round_id >= self._plan.rounds:
-            self._over.set()
+        now = anyio.current_time()
+        self._keep(what, now)
+        if isinstance(what, ModelMade | RoundAborted):
+            round_id = what.model.round_id if isinstance(what, ModelMade) else what.round_id
+            for name, core in self._clients.items():
+                self._keep(Spending(round_id, name, core.epsilon_spent), now)
+            if round_id >= self._plan.rounds:
+                self._over.set()
+
+    def _keep(self, said: Said, now: float) -> None:
+        self._record(said, now)
+        self._tell(said, now)
 
     async def _progress(self, system: ActorSystem) -> None:
         """Tell, once a second, what the coordinator and the baskets wait for; end when an actor has failed."""
@@ -215,7 +222,7 @@ class _Run:
             for name, core in self._cores.items():
                 if name not in self._clients:
                     for waiting in core.waiting():
-                        self._tell(waiting, anyio.current_time())
+                        self._keep(waiting, anyio.current_time())
         self._over.set()
 
     def outcome(self) -> Outcome:

@@ -1,8 +1,8 @@
 """What a swarm is asked to do and what came of it: the values between `sim.swarm` and whoever executes a plan.
 
 An executor (`sim.live`) is a function `execute(plan, observe) -> Outcome`. It calls `observe(said, now)` with every
-event that a core emits and with what cores wait for. A `Record` is such an observer: it keeps what the report needs, so
-that an interrupted swarm can still say what was done.
+event that a core emits, with what cores wait for and have waited for, and with what ledgers were charged. A `Record` is
+such an observer: it keeps what the report needs, so that an interrupted swarm can still say what was done.
 """
 
 from __future__ import annotations
@@ -98,6 +98,57 @@ class Reason:
 
 
 @attrs.frozen
+class Waited:
+    """A wait that is over: who waited for whom, from when until when.
+
+    Attributes:
+        round_id: the round in which it began.
+        who: the member that waited.
+        what: for what, as `Waiting` says it.
+        since: instant at which it began.
+        until: instant at which it was over.
+        missing: whom it waited for last; in vain when `by_clock`.
+        by_clock: it ended because its time was up.
+    """
+
+    round_id: int
+    who: str
+    what: str
+    since: float
+    until: float
+    missing: tuple[str, ...] = ()
+    by_clock: bool = False
+
+
+@attrs.frozen
+class Spending:
+    """What one client's ledger held in all when a round had ended."""
+
+    round_id: int
+    client_id: str
+    epsilon: float
+
+
+@attrs.frozen
+class Closing:
+    """How a round ended for one basket.
+
+    Attributes:
+        domain: whose.
+        round_id: which.
+        members: the clients in its aggregate; none when it was absent.
+        missing: (client, why) of those that are not in it.
+        absent: why it made no aggregate; empty when it made one.
+    """
+
+    domain: str
+    round_id: int
+    members: tuple[str, ...]
+    missing: tuple[tuple[str, str], ...]
+    absent: str = ""
+
+
+@attrs.frozen
 class RoundEnd:
     """How a round ended: `have` of `need` were there (baskets), or a model was made."""
 
@@ -121,6 +172,9 @@ class Outcome:
         ends: how each round ended.
         absences: domain -> (members that were there, members needed) in the last round, of baskets that were Absent.
         budget_spent: somebody declined because its budget did not reach.
+        closings: how each round ended for each basket.
+        waits: who waited for whom, in the order in which it was over.
+        spendings: what ledgers held after each round.
         interrupted: the run was ended by hand.
     """
 
@@ -132,10 +186,14 @@ class Outcome:
     ends: tuple[RoundEnd, ...] = ()
     absences: Mapping[str, tuple[int, int]] = attrs.field(factory=dict)
     budget_spent: bool = False
+    closings: tuple[Closing, ...] = ()
+    waits: tuple[Waited, ...] = ()
+    spendings: tuple[Spending, ...] = ()
     interrupted: bool = False
 
 
-Observer = Callable[[Event | Waiting, float], None]
+Said = Event | Waiting | Waited | Spending
+Observer = Callable[[Said, float], None]
 Execute = Callable[[SwarmPlan, Observer], Outcome]
 
 
@@ -151,27 +209,42 @@ class Record:
     _ends: dict[int, RoundEnd] = attrs.field(factory=dict, init=False)
     _absences: dict[str, tuple[int, int, int]] = attrs.field(factory=dict, init=False)
     _budget_spent: bool = attrs.field(default=False, init=False)
+    _closings: list[Closing] = attrs.field(factory=list, init=False)
+    _waits: list[Waited] = attrs.field(factory=list, init=False)
+    _open: dict[tuple[str, str, float], Waited] = attrs.field(factory=dict, init=False)
+    _spendings: list[Spending] = attrs.field(factory=list, init=False)
 
     @property
     def num_contributions(self) -> int:
         """Contributions that have left their clients."""
         return len(self._contributed)
 
-    def __call__(self, said: Event | Waiting, _now: float) -> None:
-        """Keep an event; what is waited for is not kept."""
+    def __call__(self, said: Said, now: float) -> None:
+        """Keep what was said."""
         match said:
+            case Waiting():
+                self._open[said.who, said.what, said.since] = Waited(
+                    0, said.who, said.what, said.since, now, said.missing
+                )
+            case Waited():
+                self._open.pop((said.who, said.what, said.since), None)
+                self._waits.append(said)
+            case Spending():
+                self._spendings.append(said)
             case ContributionMade():
                 self._contributed.add((said.client_id, said.round_id))
             case RoundDeclined():
                 self._refused[Reason(said.client_id, f"declined round {said.round_id}: {said.reason}")] = None
                 self._budget_spent |= _BUDGET_WORDS in said.reason
             case BasketClosed():
+                self._closings.append(Closing(_domain(said.basket_id), said.round_id, said.members, said.missing))
                 if said.aggregate is not None:
                     self._aggregates.setdefault(_domain(said.basket_id), {})[said.round_id] = said.aggregate
                 for who, why in said.missing:
                     self._dropped[Reason(who, f"round {said.round_id}: {why or 'silent'}")] = None
             case BasketAbsent():
                 domain = _domain(said.basket_id)
+                self._closings.append(Closing(domain, said.round_id, (), said.missing, said.reason))
                 self._absences[domain] = (said.round_id, said.have, said.need)
                 words = f"round {said.round_id}: {said.reason} ({said.have} of {said.need} needed)"
                 self._dropped[Reason(f"basket {domain}", words)] = None
@@ -198,6 +271,10 @@ class Record:
             ends=tuple(self._ends[r] for r in sorted(self._ends)),
             absences={d: (have, need) for d, (r, have, need) in sorted(self._absences.items()) if r >= last},
             budget_spent=self._budget_spent,
+            closings=tuple(sorted(self._closings, key=lambda closing: (closing.round_id, closing.domain))),
+            # An interrupted swarm was still waiting, in the round after the last that ended.
+            waits=(*self._waits, *(attrs.evolve(wait, round_id=last + 1) for wait in self._open.values())),
+            spendings=tuple(self._spendings),
         )
 
 

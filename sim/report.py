@@ -18,7 +18,7 @@ from rich.table import Table
 from scarcity.engine import Relation
 from scarcity.node.model_file import ModelFile
 from scarcity.node.prediction import Skills
-from sim.plan import Reason, Spent
+from sim.plan import Closing, Reason, Spending, Spent, Waited
 
 WIDTH: Final = 80
 _MAX_NAMES: Final = 6  # of those with one reason; the JSON has all
@@ -99,6 +99,10 @@ class SwarmResult:
         settings: lines for people that say what was run.
         status: exit status.
         last_line: why the status is not 0; empty when it is.
+        seats: (client, domain), sorted by client.
+        closings: how each round ended for each basket.
+        waits: who waited for whom.
+        spendings: what ledgers held after each round.
         model: the global model of all rounds, to be kept in a file; None without a model.
     """
 
@@ -120,6 +124,10 @@ class SwarmResult:
     settings: tuple[str, ...]
     status: int = STATUS_OK
     last_line: str = ""
+    seats: tuple[tuple[str, str], ...] = ()
+    closings: tuple[Closing, ...] = ()
+    waits: tuple[Waited, ...] = ()
+    spendings: tuple[Spending, ...] = ()
     model: ModelFile | None = None
 
 

@@ -350,6 +350,10 @@ def _evaluate(config: SwarmConfig, plan: SwarmPlan, outcome: Outcome, seconds: f
         settings=_settings(config, plan),
         status=status,
         last_line=last_line,
+        seats=tuple((party.id, party.domain) for party in source.parties),
+        closings=outcome.closings,
+        waits=outcome.waits,
+        spendings=outcome.spendings,
         model=None if moments is None else ModelFile(moments, _provenance(config, plan, outcome)),
     )
 

@@ -20,10 +20,15 @@ def require_writable(path: Path, option: str, *, replace: bool = True) -> None:
     Raises:
         ConfigError: no such folder, no permission, a folder of that name, or a file that must not be replaced.
     """
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # a name that is too long
+        raise ConfigError(f"{option} {path}: {error.strerror}") from None
+    if is_folder:
         raise ConfigError(f"{option} {path}: is a folder; name a file")
-    place = path if _is_device(path) else path.parent
-    if not os.access(place, os.W_OK):
+    device = _is_device(path)
+    place = path if device else path.parent
+    if not os.access(place, os.W_OK) or not (device or place.is_dir()):
         raise ConfigError(f"{option} {path}: cannot write into {place}")
     if not replace and path.exists():
         raise ConfigError(f"{option} {path}: is there already; --force replaces it")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ("scripts/demo", "scripts/docs", "scripts/test", ".ci/run")
+SCRIPTS = ("scripts/demo", "scripts/docs", "scripts/test", "scripts/screenshots", ".ci/run")
 
 
 def run_bash(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
