@@ -23,7 +23,8 @@ def row(result: dict[str, Any]) -> str:
     skill, privacy = result["prediction"]["median"], result["privacy"]
     return (
         f"{privacy['mode']:<12} {privacy['epsilon']:>7g} {len(found & pooled):>4} of {len(pooled)}"
-        f" {len(found - pooled):>7} {skill['global']:>7.3f} {skill['alone']:>7.3f} {skill['pooled']:>7.3f} {result['seconds']:>8.1f}"
+        f" {len(found - pooled):>7} {skill['global']:>7.3f} {skill['alone']:>7.3f}"
+        f" {skill['pooled']:>7.3f} {result['seconds']:>8.1f}"
     )
 
 
