@@ -19,7 +19,9 @@ _ROW: Final = 44.0  # between boxes of a column
 _MAX_RING: Final = 8
 _MAX_ARROWS: Final = 30
 _MAX_LABELS: Final = 6
+_LABEL: Final = (18.0, 8.5)  # half its width and height
 _Point = tuple[float, float]
+_Area = tuple[float, float, float, float]  # centre, half the width, half the height
 _SHORT: Final = 140.0
 _MAX_VARIABLES: Final = 24
 
@@ -85,7 +87,7 @@ def _paint(axes: Axes, variables: Sequence[str], arrows: Sequence[Relation]) -> 
     places = zip(variables, _places(len(variables)), strict=True)
     boxes = {name: _box(axes, fit_line(name, room, size), at, size) for name, at in places}
     strongest = max((abs(link.effect) for link in arrows), default=1.0)
-    taken: list[_Point] = []
+    taken = [(*_centre(box), box.get_width() / 2, box.get_height() / 2) for box in boxes.values()]
     for rank, link in enumerate(arrows):
         for source, target in itertools.product(link.sources, link.targets):
             if source in boxes and target in boxes:
@@ -136,16 +138,16 @@ def _arrow(axes: Axes, ends: tuple[FancyBboxPatch, FancyBboxPatch], share: float
     )  # fmt: skip
 
 
-def _label(axes: Axes, start: _Point, end: _Point, bend: float, effect: float, taken: list[_Point]) -> None:
-    """Write an effect on its arrow, where no other is written; `taken` grows by the place."""
+def _label(axes: Axes, start: _Point, end: _Point, bend: float, effect: float, taken: list[_Area]) -> None:
+    """Write an effect on its arrow, where nothing else is written; `taken` grows by the place."""
     (x0, y0), (x1, y1) = start, end
     length = math.hypot(x1 - x0, y1 - y0)
     # Between boxes that are close together there is no room on the curve itself.
     aside = bend + (math.copysign(28.0, bend) / length if length < _SHORT else 0.0)
     control = (x0 + x1) / 2 - aside * (y1 - y0), (y0 + y1) / 2 + aside * (x1 - x0)
     places = [_on_curve(start, control, end, share) for share in (0.5, 0.38, 0.62, 0.3, 0.7)]
-    x, y = next((p for p in places if all(_apart(p, other) for other in taken)), places[0])
-    taken.append((x, y))
+    x, y = next((p for p in places if not any(_covers(area, p) for area in taken)), places[0])
+    taken.append((x, y, *_LABEL))
     axes.text(
         x, y, f"{effect:+.2f}".replace("-", "\u2212"), size=10, color=BLUE if effect > 0 else RED, ha="center",
         va="center", zorder=5, bbox={"facecolor": "white", "edgecolor": GREY, "linewidth": 0.4, "pad": 1.5},
@@ -162,8 +164,10 @@ def _on_curve(start: _Point, control: _Point, end: _Point, share: float) -> _Poi
     )
 
 
-def _apart(one: _Point, other: _Point) -> bool:
-    return abs(one[0] - other[0]) > 36 or abs(one[1] - other[1]) > 17
+def _covers(area: _Area, at: _Point) -> bool:
+    """Whether a label at a point would touch an area."""
+    x, y, half_width, half_height = area
+    return abs(x - at[0]) < half_width + _LABEL[0] and abs(y - at[1]) < half_height + _LABEL[1]
 
 
 def _centre(box: FancyBboxPatch) -> _Point:
