@@ -9,23 +9,26 @@ import importlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
 import attrs
 
 import scarcity
-from scarcity.engine import Relation, VarFit, relations_of
+from scarcity.engine import OnlineDiscoveryEngine, Relation, VarFit, relations_of
 from scarcity.engine.schema_file import read_schema
 from scarcity.engine.vector import Form
 from scarcity.errors import ConfigError
-from scarcity.federation.aggregator import RULES
+from scarcity.federation.aggregator import RULES, byzantine_count, make_rule
 from scarcity.federation.assembly import round_settings
+from scarcity.federation.client_agent import FederationClientAgent
 from scarcity.federation.packets import RoundSettings
+from scarcity.federation.privacy_guard import PrivacyParams, contribution_terms, layer2_terms
 from scarcity.node.model_file import MAX_TEXT, ModelFile, Provenance
 from scarcity.node.prediction import skills
 from scarcity.node.source import Party, Source, TableColumns, table_source, unusable
+from scarcity.privacy.mechanisms import SIGMA_MAX
 from sim.attacks import attack_named
 from sim.chance import Chance, reproducible_entropy
 from sim.evaluate import LocalFits, aggregate_moments, fit_or_none, local_fits, model_moments
@@ -215,6 +218,7 @@ def plan_swarm(config: SwarmConfig, source: Source, seed: int) -> SwarmPlan:
         }
     )
     _require_enough(source, settings, config.rounds)
+    _require_drawable(config, source, settings)
     return SwarmPlan(
         source=source,
         settings=settings,
@@ -244,6 +248,7 @@ def _require_enough(source: Source, settings: RoundSettings, rounds: int) -> Non
     if max(map(len, members.values())) < settings.min_clients:
         sizes = ", ".join(f"{domain} {len(parties)}" for domain, parties in members.items())
         raise ConfigError(f"no domain has the {settings.min_clients} parties that a basket needs: {sizes}")
+    _require_inputs(settings, sorted(map(len, members.values()), reverse=True))
     for index in range(rounds):
         # A release forms its products from the rows since the last one alone.
         ready = {
@@ -255,6 +260,34 @@ def _require_enough(source: Source, settings: RoundSettings, rounds: int) -> Non
             raise ConfigError(
                 f"rounds {rounds}: too few parties have rows for round {index + 1} ({there}); choose fewer"
             )
+
+
+def _require_inputs(settings: RoundSettings, sizes: Sequence[int]) -> None:
+    """Refuse a rule for which no basket has the inputs: every client would be charged, and nothing released."""
+    liars = {size: byzantine_count(settings.byzantine_share, size) for size in sizes}
+    needs = {size: make_rule(settings.rule, count).min_inputs for size, count in liars.items()}
+    if all(needs[size] > size for size in sizes):
+        largest = sizes[0]
+        raise ConfigError(
+            f"aggregator {settings.rule} needs {needs[largest]} contributions where {liars[largest]} may lie, and the "
+            f"largest domain has {largest} parties: choose another aggregator (nnm+trmean, median), or larger domains"
+        )
+
+
+def _require_drawable(config: SwarmConfig, source: Source, settings: RoundSettings) -> None:
+    """Refuse a budget so small that its noise is beyond the sampler's range."""
+    layout = FederationClientAgent(OnlineDiscoveryEngine(source.schema), "", config.form).layout
+    assert layout is not None, "a source has a schema"
+    budget = PrivacyParams(epsilon=config.epsilon, delta=config.delta)
+    largest = max(sum(party.domain == domain for party in source.parties) for domain in source.domains)
+    own = contribution_terms(settings, layout, budget, config.rounds)
+    shared = layer2_terms(settings, layout, budget, config.rounds, largest)
+    if max(own.sigma, shared.sigma) > SIGMA_MAX:
+        fewer = ", or fewer rounds" if config.unit == "client" and config.rounds > 1 else ""
+        raise ConfigError(
+            f"epsilon {config.epsilon:g} with delta {config.delta:g} asks for more noise than can be drawn: raise "
+            f"epsilon{fewer}; so small a budget would show nothing but noise"
+        )
 
 
 def _liars(source: Source, share: float, chance: Chance) -> tuple[str, ...]:
