@@ -6,6 +6,7 @@ stands between `Send` and delivery and decides faults.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 from collections import Counter
@@ -14,6 +15,7 @@ from collections.abc import Callable
 import anyio
 import attrs
 import numpy as np
+import trio
 from anyio.abc import TaskGroup
 
 from actors import ActorError, ActorRef, ActorSystem
@@ -31,7 +33,8 @@ from scarcity.node.journal import MemoryJournal
 from scarcity.node.shell import CoreActor, Delivery
 from scarcity.node.source import Party
 from sim.attacks import Attack
-from sim.plan import Observer, Outcome, Reason, Record, Said, Spending, Spent, SwarmPlan
+from sim.interrupts import Interrupts
+from sim.plan import Backend, Observer, Outcome, Reason, Record, Said, Spending, Spent, SwarmPlan
 from sim.stage import Stage
 from sim.waits import Watched
 
@@ -47,23 +50,25 @@ def system_entropy(_label: EntropyLabel) -> Callable[[int], bytes]:
 def execute(plan: SwarmPlan, observe: Observer) -> Outcome:
     """Run all rounds of a plan and say what came of it.
 
-    Ctrl-C ends the run; the outcome says what had been done and charged until then.
+    Ctrl-C ends the run; the outcome says what had been done and charged until then. It never raises: asyncio and trio
+    leave SIGINT alone where somebody else listens, and a second one finds nothing more to end.
 
     Raises:
         FederationError: an actor failed (our own bug, with its cause).
     """
     refuse_unsafe(Reach.IN_PROCESS, plan.settings.mode, reproducible_noise=plan.entropy is not None)
-    run = _Run(plan, observe)
-    try:
-        anyio.run(run.main, backend=plan.backend)
-    except KeyboardInterrupt:
-        return attrs.evolve(run.outcome(), interrupted=True)
-    except BaseExceptionGroup as group:
-        # trio wraps what a task raised; an interrupt is one interrupt.
-        if group.subgroup(KeyboardInterrupt) is None:
-            raise
-        return attrs.evolve(run.outcome(), interrupted=True)
-    return run.outcome()
+    with Interrupts() as interrupts:
+        interrupts.hold()
+        run = _Run(plan, observe)
+        anyio.run(run.main, interrupts, backend=plan.backend)
+        return attrs.evolve(run.outcome(), interrupted=interrupts.noted)
+
+
+def _in_loop(backend: Backend) -> Callable[[Callable[[], object]], object]:
+    """Return what has something done soon in the loop that is running, and may be called by a signal handler."""
+    if backend == "asyncio":
+        return asyncio.get_running_loop().call_soon_threadsafe
+    return trio.lowlevel.current_trio_token().run_sync_soon
 
 
 class RowFeeder:
@@ -160,8 +165,15 @@ class _Run:
         forge = _forger(plan.attack, num_public) if party.id in plan.liars else None
         return RowFeeder(party, agent, plan.rounds, forge)
 
-    async def main(self) -> None:
-        """Live until the last round has ended."""
+    async def main(self, interrupts: Interrupts) -> None:
+        """Live until the last round has ended, or somebody interrupts."""
+        interrupts.tell(functools.partial(_in_loop(self._plan.backend), self._over.set))
+        try:
+            await self._live()
+        finally:
+            interrupts.tell(None)  # the loop takes no calls once it is closed
+
+    async def _live(self) -> None:
         async with anyio.create_task_group() as group, ActorSystem(_FEDERATION) as system:
             self._refs = {name: system.ref(name) for name in self._cores}
             for name, core in sorted(self._cores.items(), key=_late_comers_last):

@@ -2,7 +2,8 @@
 
 An executor (`sim.live`) is a function `execute(plan, observe) -> Outcome`. It calls `observe(said, now)` with every
 event that a core emits, with what cores wait for and have waited for, and with what ledgers were charged. A `Record` is
-such an observer: it keeps what the report needs, so that an interrupted swarm can still say what was done.
+such an observer: it keeps what the report needs, so that an interrupted swarm can still say what was done. SIGINT is
+held back meanwhile: an executor that takes long listens itself, by `sim.interrupts`.
 """
 
 from __future__ import annotations

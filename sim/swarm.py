@@ -32,6 +32,7 @@ from scarcity.privacy.mechanisms import SIGMA_MAX
 from sim.attacks import attack_named
 from sim.chance import Chance, reproducible_entropy
 from sim.evaluate import LocalFits, aggregate_moments, fit_or_none, local_fits, model_moments
+from sim.interrupts import Interrupts
 from sim.plan import Backend, Execute, Observer, Outcome, Reason, Record, SwarmPlan
 from sim.report import (
     STATUS_BUDGET_SPENT,
@@ -302,13 +303,21 @@ def _liars(source: Source, share: float, chance: Chance) -> tuple[str, ...]:
     return tuple(sorted(chosen))
 
 
-def run_swarm(config: SwarmConfig, *, execute: Execute | None = None, observe: Observer | None = None) -> SwarmResult:
+def run_swarm(
+    config: SwarmConfig,
+    *,
+    execute: Execute | None = None,
+    observe: Observer | None = None,
+    interrupts: Interrupts | None = None,
+) -> SwarmResult:
     """Run a swarm and say what came of it.
 
     Args:
         config: settings.
         execute: runs a plan; None: the real actors in one event loop.
         observe: told every event and what is waited for, as it happens.
+        interrupts: SIGINT's handler, of a caller that has something to write afterwards; it holds from the moment at
+            which the plan is executed. None: one for as long as this takes.
 
     Raises:
         LocalError: bad settings or rows.
@@ -317,6 +326,15 @@ def run_swarm(config: SwarmConfig, *, execute: Execute | None = None, observe: O
     source = load_source(config)
     seed = int.from_bytes(os.urandom(4), "big") if config.seed is None else config.seed
     plan = plan_swarm(config, source, seed)
+    if interrupts is not None:
+        return _run(config, plan, execute or _live(), observe, interrupts)
+    with Interrupts() as interrupts:
+        return _run(config, plan, execute or _live(), observe, interrupts)
+
+
+def _run(
+    config: SwarmConfig, plan: SwarmPlan, execute: Execute, observe: Observer | None, interrupts: Interrupts
+) -> SwarmResult:
     record = Record()
 
     def tell(said: Any, now: float) -> None:
@@ -325,12 +343,13 @@ def run_swarm(config: SwarmConfig, *, execute: Execute | None = None, observe: O
             observe(said, now)
 
     start = time.perf_counter()
+    interrupts.hold()
     try:
-        outcome = (execute or _live())(plan, tell)
+        outcome = execute(plan, tell)
     except KeyboardInterrupt:
         outcome = attrs.evolve(record.outcome(), interrupted=True)
     result = _evaluate(config, plan, outcome, time.perf_counter() - start)
-    if outcome.interrupted:
+    if outcome.interrupted or interrupts.noted:
         last = f"interrupted: {record.num_contributions} contributions had been made, {result.rounds} models"
         return attrs.evolve(result, status=STATUS_INTERRUPTED, last_line=last)
     return result

@@ -207,7 +207,7 @@ def test_the_plan_says_what_the_settings_say() -> None:
         (attrs.evolve(SMALL, synthetic=3), "no domain has the 2 parties that a basket needs"),
         (
             attrs.evolve(SMALL, synthetic=30, privacy="local", epsilon=10.0, aggregator="bulyan"),
-            "aggregator bulyan needs 11 contributions where 2 may lie, and the largest domain has 10 parties: choose another",
+            "aggregator bulyan needs 11 contributions where 2 may lie, and the largest domain has 10 parties: choose",
         ),
         (
             attrs.evolve(SMALL, privacy="local", epsilon=1e-5, aggregator="average"),
