@@ -161,6 +161,23 @@ class RoundEnd:
 
 
 @attrs.frozen
+class GossipSeen:
+    """What gossip alone had brought when the last round was over (mode local).
+
+    Attributes:
+        clients: those that have not fallen silent.
+        with_view: of these, how many hold enough releases of their basket for its rule.
+        agreement: median cosine between such a view and the basket's aggregate; None where there is nothing to compare.
+        rule: the baskets' rule, and the views'.
+    """
+
+    clients: int
+    with_view: int
+    agreement: float | None
+    rule: str
+
+
+@attrs.frozen
 class Outcome:
     """What came of a plan.
 
@@ -177,6 +194,7 @@ class Outcome:
         waits: who waited for whom, in the order in which it was over.
         spendings: what ledgers held after each round.
         interrupted: the run was ended by hand.
+        gossip: what gossip had brought; None in modes in which it carries no releases, or when interrupted.
     """
 
     models: tuple[Model, ...] = ()
@@ -191,6 +209,7 @@ class Outcome:
     waits: tuple[Waited, ...] = ()
     spendings: tuple[Spending, ...] = ()
     interrupted: bool = False
+    gossip: GossipSeen | None = None
 
 
 Said = Event | Waiting | Waited | Spending

@@ -59,6 +59,8 @@ _LOCAL_CLIP_FACTOR: Final = 0.7
 _STAGE_S: Final = 60.0
 # Where clients fall silent on purpose, every stage is waited out in full.
 _STAGE_WITH_DROPS_S: Final = 5.0
+# Where gossip carries releases, a round in one process is over before gossip's usual second.
+_GOSSIP_S: Final = 0.1
 
 
 def _number(low: float, high: float, *, open_low: bool = True) -> Any:
@@ -216,6 +218,7 @@ def plan_swarm(config: SwarmConfig, source: Source, seed: int) -> SwarmPlan:
             "close_s": stage_s,
             "deadline_s": 2 * stage_s,
             "stage_s": stage_s,
+            "gossip_s": _GOSSIP_S if config.privacy == "local" else RoundSettings().gossip_s,
         }
     )
     _require_enough(source, settings, config.rounds)
@@ -406,6 +409,7 @@ def _evaluate(config: SwarmConfig, plan: SwarmPlan, outcome: Outcome, seconds: f
         closings=outcome.closings,
         waits=outcome.waits,
         spendings=outcome.spendings,
+        gossip=outcome.gossip,
         model=None if moments is None else ModelFile(moments, _provenance(config, plan, outcome)),
     )
 
