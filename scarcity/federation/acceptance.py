@@ -8,6 +8,7 @@ is not asked here: the ledger charges what the stated noise costs, and refuses w
 from __future__ import annotations
 
 from scarcity.errors import LocalError
+from scarcity.federation.aggregator import byzantine_count, make_rule
 from scarcity.federation.packets import RoundConfig, RoundSettings, TrustMode
 from scarcity.federation.privacy_guard import (
     Layout,
@@ -47,6 +48,8 @@ def refusal(config: RoundConfig, settings: RoundSettings, roster: Roster, domain
         return f"the round runs under another roster than epoch {roster.epoch}"
     if len(roster.clients_of(domain)) < settings.min_clients:
         return f"basket {domain} has fewer than min_clients={settings.min_clients} members"
+    if fault := rule_fault(settings, len(roster.clients_of(domain))):
+        return fault
     try:
         layout = layout_under(config, settings, own)
     except LocalError as error:
@@ -56,6 +59,19 @@ def refusal(config: RoundConfig, settings: RoundSettings, roster: Roster, domain
         or noise_fault(settings, config.noise, config.layer2_noise)
         or _layout_refusal(config, layout)
         or _layer2_refusal(config, settings, roster, layout)
+    )
+
+
+def rule_fault(settings: RoundSettings, members: int) -> str:
+    """Say that a basket of so many members could never satisfy the rule, empty if it can.
+
+    Asked before anything is charged: a round that cannot close costs a budget for nothing.
+    """
+    if settings.mode is TrustMode.DISTRIBUTED:
+        return ""
+    need = make_rule(settings.rule, byzantine_count(settings.byzantine_share, members)).min_inputs
+    return (
+        "" if need <= members else f"rule {settings.rule} needs {need} contributions, the basket has {members} members"
     )
 
 

@@ -61,7 +61,10 @@ def round_settings(values: Mapping[str, Any]) -> RoundSettings:
     mode = given["mode"] = _choice(TrustMode, "mode", given.get("mode", TrustMode.LOCAL))
     given["unit"] = _choice(Unit, "unit", given.get("unit", Unit.CLIENT))
     given.setdefault("rule", DEFAULT_RULE if mode is TrustMode.LOCAL else _AVERAGE)
-    settings = RoundSettings(**given)
+    try:
+        settings = RoundSettings(**given)
+    except TypeError as error:  # a value that cannot even be compared with its bounds
+        raise ConfigError(f"settings {given}: {error}") from None
     if mode is TrustMode.DISTRIBUTED and "min_clients" not in given:
         settings = attrs.evolve(settings, min_clients=min_members(settings))
     if mode is TrustMode.CENTRAL and "min_baskets" not in given:

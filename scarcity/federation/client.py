@@ -32,6 +32,7 @@ import attrs
 from scarcity.errors import (
     AlreadySubmittedError,
     ConfigError,
+    InvalidUpdate,
     LocalError,
     PrivacyBudgetExceeded,
     ProtocolError,
@@ -70,6 +71,7 @@ from scarcity.federation.packets import (
     NoiseTerms,
     Packet,
     Ready,
+    Release,
     RosterNotice,
     RoundConfig,
     RoundSettings,
@@ -96,10 +98,21 @@ from scarcity.federation.privacy_guard import (
 )
 from scarcity.federation.roster import COORDINATOR, basket_id
 from scarcity.federation.sums import SumMark, SumParticipant, basket_policy
-from scarcity.federation.validator import Code, Equivocation, Expected, Validator, ValidatorLimits, code_of, expected_in
+from scarcity.federation.validator import (
+    Code,
+    Equivocation,
+    Expected,
+    Validator,
+    ValidatorLimits,
+    check_body,
+    code_of,
+    expected_in,
+)
 
 _PUSH, _PULL = "gossip.push", "gossip.pull"
 _LAYER1, _LAYER2 = "layer 1", "layer 2"
+# The only words about a client's own affairs that leave it.
+_NO_BUDGET, _NOTHING_TO_GIVE = "its budget does not reach", "it has nothing to contribute"
 
 
 class ClientState(enum.Enum):
@@ -214,6 +227,7 @@ class ClientCore:
         self._learner = learner
         self._round: _Round | None = None
         self._last_round = 0
+        self._sent_digest = b""  # of the newest contribution; its acknowledgement may come after the round
         self._model_packet: Packet | None = None
         self._expected: Expected | None = None
         self._domain = identity.member.domain
@@ -283,7 +297,7 @@ class ClientCore:
         return 0.0 if self._ledger is None else self._ledger.spent.epsilon
 
     def local_view(self) -> FloatArray | None:
-        """Return the basket's rule over the releases of the open round that gossip brought, or None: too few yet."""
+        """Return the basket's rule over the newest round's releases that gossip brought, or None: too few yet."""
         return view_of(self._seen, self._settings, len(self._identity.roster.clients_of(self._domain)))
 
     @property
@@ -293,8 +307,8 @@ class ClientCore:
 
     @property
     def _seen(self) -> tuple[Packet, ...]:
-        """The open round's contributions that gossip has brought."""
-        return () if self._round is None else self._gossip.local_view(self._round.round_id)
+        """The newest round's contributions that gossip has brought, also after the round has ended."""
+        return self._gossip.local_view(self._last_round)
 
     def submit(self, update: Update) -> tuple[Receipt, list[Effect]]:
         """Contribute to the open round.
@@ -304,23 +318,41 @@ class ClientCore:
                 is unchanged and nothing is charged.
             PrivacyBudgetExceeded: the ledger cannot pay; nothing is charged.
         """
-        held = self._round
-        if held is None:
-            raise LocalError(f"client {self.client_id}: no round is open to it; the next one opens after a model")
-        if held.state is ClientState.DECLINED:
-            self.require_budget(held.config.noise, held.config.layer2_noise, update.rows)
-            raise LocalError(f"client {self.client_id} has declined round {held.round_id}: {held.declined}")
-        if held.state is not ClientState.OPEN:
-            raise AlreadySubmittedError(f"client {self.client_id} is {held.state.value} in round {held.round_id}")
+        held = self._require_open(update.rows)
         if update.round_id not in (None, held.round_id):
             raise LocalError(
                 f"update of {self.client_id} is for round {update.round_id}, round {held.round_id} is open"
             )
-        if held.config.model_hash != self._model_hash:
-            raise LocalError(f"client {self.client_id} does not hold the model that round {held.round_id} starts from")
         effects = self._contribute(held, update)
         release_id = self._release_id(held) if held.reservations else ""
         return Receipt(held.round_id, release_id, self.epsilon_spent), effects
+
+    def submit_release(self, body: Release) -> tuple[Receipt, list[Effect]]:
+        """Contribute what its owner has noised, and charged to a ledger of their own, before; mode local only.
+
+        Raises:
+            LocalError: no round is open to this client, it has contributed already, or the release does not fit.
+        """
+        held = self._require_open(None)
+        if self._settings.mode is not TrustMode.LOCAL:
+            raise LocalError(f"mode {self._settings.mode.value} takes no release: only mode local sees noised vectors")
+        if fault := check_body(body, self._expected):
+            raise InvalidUpdate(f"release of {self.client_id}: {fault[0].value}, {fault[1]}")
+        return Receipt(held.round_id, "", self.epsilon_spent), self._hand_over(held, body)
+
+    def _require_open(self, rows: tuple[int, int] | None) -> _Round:
+        """Return the round that this client may contribute to now."""
+        held = self._round
+        if held is None:
+            raise LocalError(f"client {self.client_id}: no round is open to it; the next one opens after a model")
+        if held.state is ClientState.DECLINED:
+            self.require_budget(held.config.noise, held.config.layer2_noise, rows)
+            raise LocalError(f"client {self.client_id} has declined round {held.round_id}: {held.declined}")
+        if held.state is not ClientState.OPEN:
+            raise AlreadySubmittedError(f"client {self.client_id} is {held.state.value} in round {held.round_id}")
+        if held.config.model_hash != self._model_hash:
+            raise LocalError(f"client {self.client_id} does not hold the model that round {held.round_id} starts from")
+        return held
 
     def require_budget(self, noise: NoiseTerms, layer2_noise: NoiseTerms, rows: tuple[int, int] | None) -> None:
         """Raise PrivacyBudgetExceeded if the ledger cannot pay for a round with this noise; charge nothing."""
@@ -353,9 +385,10 @@ class ClientCore:
         self._round = _Round(packet, config, opened_at=now)
         self._expected = expected_in(round_id, config, max_rows=self._settings.max_rows)
         self._gossip.expect(self._expected)
-        reason = refusal(config, self._settings, self._identity.roster, self._domain, self._own_layout)
-        if reason := reason or self._unpayable(config):
-            return [*effects, *self._decline(self._round, reason)]
+        if reason := refusal(config, self._settings, self._identity.roster, self._domain, self._own_layout):
+            return [*effects, *self._decline(self._round, reason, told=reason)]
+        if reason := self._unpayable(config):
+            return [*effects, *self._decline(self._round, reason, told=_NO_BUDGET)]
         if config.model_hash != self._model_hash:
             # It first asks for the model that the round starts from: what it was told of the past must be one thing.
             return [*effects, Send(self._basket, self._say(ModelRequest(), round_id=0))]
@@ -365,8 +398,11 @@ class ClientCore:
         try:
             update = self._learner.update_for(held.round_id) if self._learner else None
             return [] if update is None else self._contribute(held, update)
-        except (PrivacyBudgetExceeded, LocalError) as error:
-            return self._decline(held, str(error))
+        except PrivacyBudgetExceeded as error:
+            return self._decline(held, str(error), told=_NO_BUDGET)
+        except LocalError as error:
+            # What went wrong may quote a row: it stays here, and the basket hears a fixed word.
+            return self._decline(held, str(error), told=_NOTHING_TO_GIVE)
 
     def _unpayable(self, config: RoundConfig) -> str:
         """Say that the budget is spent; what a record's release costs depends on its rows, which are not known yet."""
@@ -388,10 +424,11 @@ class ClientCore:
 
     # Contributing.
 
-    def _decline(self, held: _Round, reason: str) -> list[Effect]:
+    def _decline(self, held: _Round, reason: str, *, told: str) -> list[Effect]:
+        """Decline; `reason` is for this client's own eyes, `told` leaves and may say nothing about its data."""
         held.state, held.declined = ClientState.DECLINED, reason
-        told = self._say(Declined(reason[:MAX_REASON]), held.round_id)
-        return [Send(self._basket, told), Emit(RoundDeclined(self.client_id, held.round_id, reason))]
+        packet = self._say(Declined(told[:MAX_REASON]), held.round_id)
+        return [Send(self._basket, packet), Emit(RoundDeclined(self.client_id, held.round_id, reason))]
 
     def _contribute(self, held: _Round, update: Update) -> list[Effect]:
         # All that can be refused is refused here: a charge whose record is not carried out would break the ledger.
@@ -422,14 +459,20 @@ class ClientCore:
             body = trusted_update(update, self._settings, layout)
         else:
             body = unprotected(update, layout)
+        self._spend(update)
+        kept, sent, made = self._hand_over(held, body)
+        return [kept, sent, *self._commit(held), made]
+
+    def _hand_over(self, held: _Round, body: Contribution) -> list[Effect]:
+        """Sign a contribution, keep it, send it to the basket and to gossip."""
         held.sent = self._say(body, held.round_id)
         held.state = ClientState.CONTRIBUTED
-        self._spend(update)
+        self._sent_digest = body_digest(body)
         encoded = encode_packet(held.sent)
         self._gossip.offer(held.sent, encoded)
         kept = Persist(Entry("contribution", str(held.round_id), encoded))
         made = Emit(ContributionMade(self.client_id, held.round_id, kind_of(body)))
-        return [kept, Send(self._basket, held.sent), *self._commit(held), made]
+        return [kept, Send(self._basket, held.sent), made]
 
     def _spend(self, update: Update) -> None:
         """Tell the learner that its rows are released: not before, for a round may end before noise was drawn."""
@@ -453,15 +496,18 @@ class ClientCore:
         held, self._round = self._round, None
         self._sum.abort()
         own = None if held is None else held.reservations.get(_LAYER1)
-        if self._ledger is None or own is None or not own.live:
+        if held is None or self._ledger is None or own is None or not own.live:
             return []
+        if _LAYER2 in held.reservations and held.update is not None:
+            # What stays spent on Layer 2 is spent for these very rows: offered again, they would be refused for ever.
+            self._spend(held.update)
         return [Persist(ledger_entry(self._ledger.void(own)))]
 
     def _on_ack(self, packet: Packet, sender: str, _now: float) -> list[Effect]:
-        held = self._round
-        if held is None or held.sent is None or cast("Ack", packet.body).digest != body_digest(held.sent.body):
+        if cast("Ack", packet.body).digest != self._sent_digest:
             return [Reject(sender, "acknowledges nothing that this client has sent")]
-        held.acknowledged = True
+        if self._round is not None and self._round.sent is not None:
+            self._round.acknowledged = True
         return []
 
     def _unacknowledged(self) -> list[Send]:

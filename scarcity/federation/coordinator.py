@@ -261,7 +261,11 @@ class CoordinatorCore:
         held = self._round
         if held is None or packet.header.round_id != held.round_id or held.host is not None:
             return [Reject(sender, f"a report for round {packet.header.round_id} in state {self.state.value}")]
-        held.reports[sender] = cast("BasketReport", packet.body)
+        report, roster = cast("BasketReport", packet.body), self._identity.roster
+        members = len(roster.clients_of(roster.member(sender).domain))
+        if report.count > members:
+            return [Reject(sender, f"a report of {report.count} contributions from a basket of {members}")]
+        held.reports[sender] = report
         return self._evaluate(held, now)
 
     def _on_absent(self, packet: Packet, sender: str, now: float) -> list[Effect]:

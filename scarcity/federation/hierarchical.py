@@ -31,7 +31,7 @@ from scarcity.federation.client import ClientCore, Receipt
 from scarcity.federation.client_agent import FederationClientAgent
 from scarcity.federation.coordinator import CoordinatorCore, CoordinatorState
 from scarcity.federation.effects import EntropyLabel, EntropySource, Event, Reject, Waiting
-from scarcity.federation.packets import Model, RoundSettings, TrustMode, Update
+from scarcity.federation.packets import Model, Release, RoundSettings, TrustMode, Update
 from scarcity.federation.privacy_guard import (
     Layout,
     PrivacyParams,
@@ -40,7 +40,7 @@ from scarcity.federation.privacy_guard import (
     unprotected_layout,
 )
 from scarcity.federation.pump import Pump
-from scarcity.federation.roster import COORDINATOR, Role
+from scarcity.federation.roster import COORDINATOR, Role, require_name
 
 
 def system_entropy(label: EntropyLabel) -> Callable[[int], bytes]:  # noqa: ARG001  the system needs no labels
@@ -93,11 +93,17 @@ class HierarchicalFederationConfig:
         entropy: EntropySource = system_entropy,
         **round_settings_given: Any,
     ) -> None:
-        PrivacyParams(epsilon=total_epsilon, delta=delta)  # refuses what is out of range, by name
+        try:
+            PrivacyParams(epsilon=total_epsilon, delta=delta)  # refuses what is out of range, by name
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"total_epsilon {total_epsilon!r}, delta {delta!r}: {error}") from None
         if not total_epsilon > 0:
             raise ConfigError(f"total_epsilon must be positive: a budget of {total_epsilon!r} releases nothing")
         if type(planned_rounds) is not int or planned_rounds < 1:
             raise ConfigError(f"planned_rounds must be an int of at least 1, got {planned_rounds!r}")
+        if type(auto_aggregate) is not bool:
+            raise ConfigError(f"auto_aggregate must be True or False, got {auto_aggregate!r}")
+        require_name("federation", federation)
         rounds = round_settings(round_settings_given)
         self.__attrs_init__(total_epsilon, delta, planned_rounds, auto_aggregate, federation, entropy, rounds)
 
@@ -166,6 +172,8 @@ class HierarchicalFederation:
             DuplicateClientError: the id is registered.
             ConfigError: an id that cannot be one.
         """
+        require_name("client_id", client_id)
+        require_name("domain_id", domain_id)
         if client_id in self._domains:
             raise DuplicateClientError(f"client {client_id!r} is registered already, in {self._domains[client_id]!r}")
         seat(self._assembly, [(client_id, domain_id)])  # refuses what cannot be an id, before anything is kept
@@ -173,12 +181,13 @@ class HierarchicalFederation:
         if agent is not None:
             self._agents[client_id] = agent
 
-    def submit_update(self, client_id: str, update: npt.ArrayLike | Update) -> Receipt:
+    def submit_update(self, client_id: str, update: npt.ArrayLike | Update | Release) -> Receipt:
         """Contribute to the open round; opens one where none is.
 
         Args:
             client_id: a registered client.
-            update: an array of shape (d,), or what `FederationClientAgent.get_shareable_update` gave.
+            update: an array of shape (d,), what `FederationClientAgent.get_shareable_update` gave, or (mode local) a
+                Release that its owner has noised and charged to a ledger of their own.
 
         Returns:
             What it became.
@@ -191,6 +200,8 @@ class HierarchicalFederation:
         """
         if client_id not in self._domains:
             raise UnknownClientError(f"client {client_id!r} is not registered")
+        if isinstance(update, Release):
+            return self._submit_release(client_id, update)
         made = _as_update(client_id, update)
         self._refuse(client_id, made)
         coordinator = self._open_round(made)
@@ -200,6 +211,21 @@ class HierarchicalFederation:
                 f"client {client_id!r} joined in round {coordinator.round_id}; it takes part from the next"
             )
         receipt, effects = core.submit(made)
+        self._pump.carry(client_id, effects)
+        self._pump.run()
+        return receipt
+
+    def _submit_release(self, client_id: str, body: Release) -> Receipt:
+        if self.config.rounds.mode is not TrustMode.LOCAL:
+            raise LocalError(f"mode {self.config.rounds.mode.value} takes no release; only mode local does")
+        # The round that it opens, where none is open, is one of vectors like this one.
+        stand_in = Update(client_id, None, body.schema_hash, np.zeros(np.shape(body.vector)), 1)
+        self._refuse(client_id, stand_in)
+        self._open_round(stand_in)
+        core = self._clients.get(client_id)
+        if core is None:
+            raise LocalError(f"client {client_id!r} joined in mid-round; it takes part from the next")
+        receipt, effects = core.submit_release(body)
         self._pump.carry(client_id, effects)
         self._pump.run()
         return receipt

@@ -34,13 +34,13 @@ class Identity:
         """Return the roster of a notice if this member should go over to it, None if it is a copy of what is known.
 
         Raises:
-            ProtocolError: the operator did not sign it, or it has no place, or another key, for this member.
+            ProtocolError: the operator did not sign it, or it has no place, or another key or domain, for this member.
         """
         roster = verify_roster(notice.roster, notice.signature, operator_key)
         if roster.epoch <= self.roster.epoch:
             return None
-        if roster.keys.get(self.member_id) != self.signing_key.verify_key.encode():
-            raise ProtocolError(f"the roster of epoch {roster.epoch} does not hold this member with its key")
+        if self.member not in roster.members:
+            raise ProtocolError(f"the roster of epoch {roster.epoch} does not hold this member with its key and domain")
         return roster
 
     def say(self, scope: str, round_id: int, body: Body) -> Packet:

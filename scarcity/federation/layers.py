@@ -9,6 +9,7 @@ multiplied or rounded between the noise and the model.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
@@ -37,6 +38,8 @@ _CLEAN_BITS = 36
 _RELEASED_BITS = 16
 # Clean sums of lattice rows are integers near 2^45 already; their mean times the weight is off by less than this.
 _LATTICE_BITS = 8
+# A rule for f < n/2 liars is safe from their mass at 2: a fifth of liars at the cap hold a third of it.
+_WEIGHT_CAP = 2.0
 # Half of int64 is the ring's sign; the other half is shared by all baskets of a round.
 _RING_BITS = 62
 
@@ -73,14 +76,28 @@ def aggregate_contributions(rule: Rule, contributions: Mapping[str, Contributed]
     Raises:
         InsufficientInputs: fewer contributions than the rule needs.
     """
-    means = {name: (c.vector / c.weight, c.weight * c.multiplier) for name, c in contributions.items()}
+    weights = capped_weights(rule, {name: c.weight * c.multiplier for name, c in contributions.items()})
+    means = {name: (c.vector / c.weight, weights[name]) for name, c in contributions.items()}
     result = aggregate_by_sender(rule, means)
-    weight = float(sum(weight for _, weight in (means[name] for name in sorted(means))))
+    weight = math.fsum(weights.values())
     exact = _exact_sum(contributions) if isinstance(rule, Average) else None
     shares = result.weights or dict.fromkeys(means, 1 / len(means))
     per_unit = sum((shares[name] * sigma / contributions[name].weight) ** 2 for name in sorted(shares))
     total = result.vector * weight if exact is None else exact
     return Aggregate(total, weight, len(means), result.rule, per_unit * weight**2)
+
+
+def capped_weights(rule: Rule, weights: Mapping[str, float]) -> dict[str, float]:
+    """Return the weights with which contributions enter a rule.
+
+    Weights are what their senders say. Where the rule has to withstand liars, none counts for more than twice the (low)
+    median: otherwise one liar that claims most of the rows would either own the aggregate or, since no rule holds
+    against half of the mass, silence its basket. The plain average withstands no liar anyway, and stays exact.
+    """
+    if not rule.sees_inputs or not weights:
+        return dict(weights)
+    cap = _WEIGHT_CAP * statistics.median_low(weights.values())
+    return {name: min(weight, cap) for name, weight in weights.items()}
 
 
 def _exact_sum(contributions: Mapping[str, Contributed]) -> IntArray | None:
@@ -200,9 +217,7 @@ def view_of(packets: Iterable[Packet], settings: RoundSettings, members: int) ->
     if not has_view(contributions, settings, members):
         return None
     rule = make_rule(settings.rule, byzantine_count(settings.byzantine_share, members))
-    held = {
-        packet.header.sender: (packet.body.vector / packet.body.weight, float(packet.body.weight))
-        for packet in contributions
-        if isinstance(packet.body, CONTRIBUTIONS)
-    }
-    return aggregate_by_sender(rule, held).vector
+    bodies = {p.header.sender: p.body for p in contributions if isinstance(p.body, CONTRIBUTIONS)}
+    weights = capped_weights(rule, {name: float(body.weight) for name, body in bodies.items()})
+    means = {name: (body.vector / body.weight, weights[name]) for name, body in bodies.items()}
+    return aggregate_by_sender(rule, means).vector

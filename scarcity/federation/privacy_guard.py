@@ -154,14 +154,16 @@ def layout_fault(settings: RoundSettings, layout: Layout) -> str:
 
 
 def noise_fault(settings: RoundSettings, noise: NoiseTerms, layer2_noise: NoiseTerms) -> str:
-    """Say why noise cannot be drawn under these terms, empty if it can."""
+    """Say why a round's noise is not what the settings demand or cannot be drawn, empty if all is well."""
     if settings.mode is TrustMode.NONE:
         return ""
-    drawn = [noise] if settings.layer2_share < 1 else []
-    drawn += [layer2_noise] if settings.layer2_share > 0 else []
-    for terms in drawn:
+    share = settings.layer2_share
+    for terms, wanted in ((noise, share < 1), (layer2_noise, share > 0)):
+        if not wanted and terms.sigma != 0:
+            return f"these settings have no such noise, got {terms}"
         positive = terms.steps >= 1 and 0 < terms.sensitivity < np.inf and 0 < terms.least_scale <= 1
-        if not (positive and terms.sigma * terms.least_scale >= SIGMA_MIN and terms.sigma <= SIGMA_MAX):
+        drawable = positive and terms.sigma * terms.least_scale >= SIGMA_MIN and terms.sigma <= SIGMA_MAX
+        if wanted and not drawable:
             return f"noise must lie in [{SIGMA_MIN:g}, 2^36] lattice steps and its terms be positive, got {terms}"
     return ""
 

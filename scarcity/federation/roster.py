@@ -35,6 +35,16 @@ class Role(enum.Enum):
     COORDINATOR = "coordinator"
 
 
+def require_name(field: str, name: object) -> None:
+    """Raise ConfigError unless a name can be that of a member, a domain or a federation."""
+    if (
+        not isinstance(name, str)
+        or not 0 < len(name.encode(errors="replace")) <= _MAX_ID_BYTES
+        or not name.isprintable()
+    ):
+        raise ConfigError(f"{field} must be text of 1 to {_MAX_ID_BYTES} printable bytes, got {str(name)[:40]!r}")
+
+
 def basket_id(domain_id: str) -> str:
     """Return the member id of a domain's basket. Clients cannot take it: their ids hold no slash."""
     return f"basket/{domain_id}"

@@ -86,7 +86,7 @@ class RoundScheduler:
         if arrived >= need and (forced or arrived >= expected):
             return Decision(Verdict.CLOSE, need, have)
         if arrived < need and expected < need:
-            return Decision(Verdict.ABSENT, need, f"{declined} of {members} declined, {need} are needed")
+            return Decision(Verdict.ABSENT, need, f"{expected} of {members} are left to contribute, {need} are needed")
         close_at = opened_at + self.settings.close_s
         deadline = opened_at + self.settings.deadline_s
         if arrived >= need:

@@ -89,6 +89,9 @@ _MODE_OF: Final[dict[type, TrustMode]] = {
     Ready: TrustMode.DISTRIBUTED,
 }
 _MAX_INT: Final = 2**63 - 1
+_NOISE_TAIL_SIGMAS: Final = 10.0  # a Gaussian leaves ten sigma with probability 1.5e-23
+_VARIANCE_MAX: Final = 2.0**150  # far above any noise that can be drawn, and far below what overflows a float's sums
+_WEIGHT_MIN: Final = 1e-6  # age weights of late contributions make weights small, but not this small
 _NORM_TAIL: Final = 7.0  # P(noise norm > sigma (sqrt(d) + 7)) <= exp(-49 / 2) = 2.3e-11 (Laurent and Massart 2000)
 
 
@@ -167,6 +170,8 @@ class Expected:
         schema_hash: schema of every vector.
         max_weight: largest weight one client may claim: 1 for unit client, for unit record the most rows of a round.
         norm_bound: largest L2 norm of a contribution, in lattice units; infinity where no bound is public.
+        unit_bound: largest absolute coordinate per unit of weight, before noise; infinity where no bound is public.
+        noise_tail: what noise can add to a coordinate.
     """
 
     round_id: int
@@ -175,6 +180,8 @@ class Expected:
     schema_hash: bytes
     max_weight: int = 1
     norm_bound: float = math.inf
+    unit_bound: float = math.inf
+    noise_tail: float = 0.0
 
 
 def expected_in(round_id: int, config: RoundConfig, *, max_rows: int) -> Expected:
@@ -203,6 +210,9 @@ def expected_in(round_id: int, config: RoundConfig, *, max_rows: int) -> Expecte
         schema_hash=config.schema_hash,
         max_weight=1 if client_unit and settings.mode is not TrustMode.NONE else max_rows,
         norm_bound=bound,
+        # A row's products are at most K^2; unit client is bounded by its norm.
+        unit_bound=math.inf if client_unit or settings.mode is TrustMode.NONE else float(noise.steps) ** 2,
+        noise_tail=_NOISE_TAIL_SIGMAS * noise.sigma,
     )
 
 
@@ -227,8 +237,10 @@ def check_body(body: Body, expected: Expected | None) -> Fault | None:
     Cost: O(d).
     """
     if isinstance(body, BasketReport):
-        sound = body.count >= 1 and 0 < body.weight < math.inf and 0 <= body.noise_variance < math.inf
-        return None if sound else (Code.RANGE, f"report of count {body.count}, weight {body.weight}")
+        most = body.count * (_MAX_INT if expected is None else expected.max_weight)
+        sound = body.count >= 1 and _WEIGHT_MIN <= body.weight <= most and 0 <= body.noise_variance <= _VARIANCE_MAX
+        words = f"report of count {body.count}, weight {body.weight}, noise variance {body.noise_variance}"
+        return None if sound else (Code.RANGE, words)
     if isinstance(body, Ready):
         return _check_weight(body.weight, expected)
     if not isinstance(body, Contribution | Model):
@@ -242,7 +254,15 @@ def check_body(body: Body, expected: Expected | None) -> Fault | None:
         return None if sound else (Code.RANGE, f"model of count {body.count}, weight {body.weight}")
     if expected is not None and not (norm := norm_of(body.vector)) <= expected.norm_bound:
         return (Code.NORM, f"norm {norm:.6g} is above {expected.norm_bound:.6g}")
-    return _check_weight(body.weight, expected)
+    return _check_weight(body.weight, expected) or _check_range(body, expected)
+
+
+def _check_range(body: Contribution, expected: Expected | None) -> Fault | None:
+    """Return that a coordinate is larger than so many rows and their noise can make it."""
+    if expected is None or math.isinf(expected.unit_bound):
+        return None
+    largest, bound = float(np.abs(body.vector).max()), body.weight * expected.unit_bound + expected.noise_tail
+    return None if largest <= bound else (Code.NORM, f"a coordinate of {largest:.6g} is above {bound:.6g}")
 
 
 def _check_vector(body: Contribution | Model, expected: Expected | None) -> Fault | None:

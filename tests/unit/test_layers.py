@@ -68,7 +68,7 @@ def test_a_robust_rule_runs_per_unit_of_weight() -> None:
     }
     aggregate = aggregate_contributions(make_rule("median", 0), held, 0.0)
     np.testing.assert_allclose(aggregate.mean, 5.0)
-    assert aggregate.weight == 60.0
+    assert aggregate.weight == 16.0  # 50 counts as twice the median, 6: what a sender says of its own weight is a claim
 
 
 def test_a_sum_passes_layer_2_bit_for_bit_beyond_what_a_float_holds() -> None:
