@@ -23,8 +23,9 @@ from scarcity.node.files import require_writable, write_whole
 from scarcity.node.model_file import write_model
 from scarcity.node.source import TableColumns
 from sim.attacks import ATTACKS
+from sim.interrupts import Interrupts
 from sim.plan import Observer, Said
-from sim.report import render, to_json
+from sim.report import STATUS_INTERRUPTED, SwarmResult, render, to_json
 from sim.report_file import require_report, write_report
 from sim.swarm import SwarmConfig, run_swarm
 
@@ -145,17 +146,30 @@ def swarm(
         require_report(report_file)
     columns = _columns(party, domain, time, variables)
     config = SwarmConfig.from_mapping({**settings, "columns": columns})
-    result = run_swarm(config, observe=None if quiet else progress(lambda line: click.echo(line, err=True)))
+    observe = None if quiet else progress(lambda line: click.echo(line, err=True))
+    with Interrupts() as interrupts:
+        result = run_swarm(config, observe=observe, interrupts=interrupts)
+        _show(result, json_file, report_file, model_file)
+        status = result.status
+        if interrupts.noted and status != STATUS_INTERRUPTED:
+            status = STATUS_INTERRUPTED
+            click.echo("interrupted: the run had ended, and all of it is written", err=str(json_file) == "-")
+    context.exit(status)
+
+
+def _show(result: SwarmResult, json_file: Path | None, report_file: Path | None, model_file: Path | None) -> None:
+    """Write the files that were asked for, and the report for people where the JSON is not."""
     to_stdout = json_file is not None and str(json_file) == "-"
     if json_file is not None:
         _write(json_file, to_json(result), to_stdout=to_stdout)
     if model_file is not None and result.model is not None:
         write_model(result.model, model_file, "--model")
-    click.echo(render(result, colour=sys.stdout.isatty() and not to_stdout), nl=False, err=to_stdout)
+    said = [render(result, colour=sys.stdout.isatty() and not to_stdout)]
     if report_file is not None:
         write_report(report_file, result)
-        click.echo(f"\nReport with pictures: {report_file}", err=to_stdout)
-    context.exit(result.status)
+        # Why the status is not 0 is the last line, whatever else there is to say.
+        said.insert(0 if result.last_line else 1, f"\nReport with pictures: {report_file}\n")
+    click.echo("".join(said), nl=False, err=to_stdout)
 
 
 def _columns(party: str | None, domain: str | None, time: str | None, variables: str | None) -> TableColumns | None:

@@ -6,6 +6,7 @@ stands between `Send` and delivery and decides faults.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 from collections import Counter
@@ -14,6 +15,7 @@ from collections.abc import Callable
 import anyio
 import attrs
 import numpy as np
+import trio
 from anyio.abc import TaskGroup
 
 from actors import ActorError, ActorRef, ActorSystem
@@ -22,8 +24,8 @@ from scarcity.errors import FederationError
 from scarcity.federation.assembly import Assembly, seat
 from scarcity.federation.client import ClientCore
 from scarcity.federation.client_agent import FederationClientAgent
-from scarcity.federation.effects import Core, EntropyLabel, Event, ModelMade, Reject, RoundAborted
-from scarcity.federation.packets import Model, Packet, Update
+from scarcity.federation.effects import BasketClosed, Core, EntropyLabel, Event, ModelMade, Reject, RoundAborted
+from scarcity.federation.packets import FloatArray, Model, Packet, TrustMode, Update
 from scarcity.federation.privacy_guard import Layout, PrivacyParams
 from scarcity.federation.roster import COORDINATOR, Role
 from scarcity.federation.transport import Reach, refuse_unsafe
@@ -31,7 +33,9 @@ from scarcity.node.journal import MemoryJournal
 from scarcity.node.shell import CoreActor, Delivery
 from scarcity.node.source import Party
 from sim.attacks import Attack
-from sim.plan import Observer, Outcome, Reason, Record, Said, Spending, Spent, SwarmPlan
+from sim.interrupts import Interrupts
+from sim.plan import Backend, GossipSeen, Observer, Outcome, Reason, Record, Said, Spending, Spent, SwarmPlan
+from sim.settle import POLL_S, SETTLE_S, Views, viewers_of
 from sim.stage import Stage
 from sim.waits import Watched
 
@@ -47,23 +51,25 @@ def system_entropy(_label: EntropyLabel) -> Callable[[int], bytes]:
 def execute(plan: SwarmPlan, observe: Observer) -> Outcome:
     """Run all rounds of a plan and say what came of it.
 
-    Ctrl-C ends the run; the outcome says what had been done and charged until then.
+    Ctrl-C ends the run; the outcome says what had been done and charged until then. It never raises: asyncio and trio
+    leave SIGINT alone where somebody else listens, and a second one finds nothing more to end.
 
     Raises:
         FederationError: an actor failed (our own bug, with its cause).
     """
     refuse_unsafe(Reach.IN_PROCESS, plan.settings.mode, reproducible_noise=plan.entropy is not None)
-    run = _Run(plan, observe)
-    try:
-        anyio.run(run.main, backend=plan.backend)
-    except KeyboardInterrupt:
-        return attrs.evolve(run.outcome(), interrupted=True)
-    except BaseExceptionGroup as group:
-        # trio wraps what a task raised; an interrupt is one interrupt.
-        if group.subgroup(KeyboardInterrupt) is None:
-            raise
-        return attrs.evolve(run.outcome(), interrupted=True)
-    return run.outcome()
+    with Interrupts() as interrupts:
+        interrupts.hold()
+        run = _Run(plan, observe)
+        anyio.run(run.main, interrupts, backend=plan.backend)
+        return attrs.evolve(run.outcome(), interrupted=interrupts.noted)
+
+
+def _in_loop(backend: Backend) -> Callable[[Callable[[], object]], object]:
+    """Return what has something done soon in the loop that is running, and may be called by a signal handler."""
+    if backend == "asyncio":
+        return asyncio.get_running_loop().call_soon_threadsafe
+    return trio.lowlevel.current_trio_token().run_sync_soon
 
 
 class RowFeeder:
@@ -126,6 +132,8 @@ class _Run:
         self._refs: dict[str, ActorRef] = {}
         self._num_lost = 0
         self._over = anyio.Event()
+        self._means: dict[str, FloatArray] = {}  # domain -> its last aggregate, of the last round
+        self._gossip: GossipSeen | None = None
         self._assemble()
 
     def _assemble(self) -> None:
@@ -160,8 +168,15 @@ class _Run:
         forge = _forger(plan.attack, num_public) if party.id in plan.liars else None
         return RowFeeder(party, agent, plan.rounds, forge)
 
-    async def main(self) -> None:
-        """Live until the last round has ended."""
+    async def main(self, interrupts: Interrupts) -> None:
+        """Live until the last round has ended, or somebody interrupts."""
+        interrupts.tell(functools.partial(_in_loop(self._plan.backend), self._over.set))
+        try:
+            await self._live(interrupts)
+        finally:
+            interrupts.tell(None)  # the loop takes no calls once it is closed
+
+    async def _live(self, interrupts: Interrupts) -> None:
         async with anyio.create_task_group() as group, ActorSystem(_FEDERATION) as system:
             self._refs = {name: system.ref(name) for name in self._cores}
             for name, core in sorted(self._cores.items(), key=_late_comers_last):
@@ -175,9 +190,22 @@ class _Run:
                 await system.spawn(actor, name=name)
             group.start_soon(self._progress, system)
             await self._over.wait()
+            if self._plan.settings.mode is TrustMode.LOCAL and not (interrupts.noted or system.failures):
+                self._gossip = await self._settle(interrupts)
             group.cancel_scope.cancel()
         if system.failures:
             raise FederationError(f"an actor failed: {system.failures[0].error!r}") from system.failures[0].error
+
+    async def _settle(self, interrupts: Interrupts) -> GossipSeen:
+        """Wait, not for long, until gossip has brought every client its basket's releases; return what it brought."""
+        domains = {party.id: party.domain for party in self._plan.source.parties}
+        views = Views(
+            viewers_of(self._clients, domains, self._means, self._stage.fallen), rule=self._plan.settings.rule
+        )
+        with anyio.move_on_after(SETTLE_S):
+            while not (interrupts.noted or views.settled()):  # noqa: ASYNC110  a view that grows tells nobody
+                await anyio.sleep(POLL_S)
+        return views.seen()
 
     def _post(self, group: TaskGroup, sender: str, to: str, packet: Packet) -> None:
         delay_s = self._stage.passage(sender, packet)
@@ -204,6 +232,8 @@ class _Run:
             return
         now = anyio.current_time()
         self._keep(what, now)
+        if isinstance(what, BasketClosed) and what.aggregate is not None and what.round_id == self._plan.rounds:
+            self._means[what.basket_id.removeprefix("basket/")] = what.aggregate.mean
         if isinstance(what, ModelMade | RoundAborted):
             round_id = what.model.round_id if isinstance(what, ModelMade) else what.round_id
             for name, core in self._clients.items():
@@ -233,7 +263,7 @@ class _Run:
         refused = [Reason(who, f"{why} ({count} times)") for (who, why), count in sorted(self._rejects.items())]
         if self._num_lost:
             refused.append(Reason("mailboxes", f"{self._num_lost} packets found a full mailbox"))
-        return self._record.outcome(spent, tuple(refused))
+        return attrs.evolve(self._record.outcome(spent, tuple(refused)), gossip=self._gossip)
 
 
 def _late_comers_last(member: tuple[str, Core]) -> tuple[int, str]:

@@ -2,7 +2,8 @@
 
 An executor (`sim.live`) is a function `execute(plan, observe) -> Outcome`. It calls `observe(said, now)` with every
 event that a core emits, with what cores wait for and have waited for, and with what ledgers were charged. A `Record` is
-such an observer: it keeps what the report needs, so that an interrupted swarm can still say what was done.
+such an observer: it keeps what the report needs, so that an interrupted swarm can still say what was done. SIGINT is
+held back meanwhile: an executor that takes long listens itself, by `sim.interrupts`.
 """
 
 from __future__ import annotations
@@ -160,6 +161,23 @@ class RoundEnd:
 
 
 @attrs.frozen
+class GossipSeen:
+    """What gossip alone had brought when the last round was over (mode local).
+
+    Attributes:
+        clients: those that have not fallen silent.
+        with_view: of these, how many hold enough releases of their basket for its rule.
+        agreement: median cosine between such a view and the basket's aggregate; None where there is nothing to compare.
+        rule: the baskets' rule, and the views'.
+    """
+
+    clients: int
+    with_view: int
+    agreement: float | None
+    rule: str
+
+
+@attrs.frozen
 class Outcome:
     """What came of a plan.
 
@@ -176,6 +194,7 @@ class Outcome:
         waits: who waited for whom, in the order in which it was over.
         spendings: what ledgers held after each round.
         interrupted: the run was ended by hand.
+        gossip: what gossip had brought; None in modes in which it carries no releases, or when interrupted.
     """
 
     models: tuple[Model, ...] = ()
@@ -190,6 +209,7 @@ class Outcome:
     waits: tuple[Waited, ...] = ()
     spendings: tuple[Spending, ...] = ()
     interrupted: bool = False
+    gossip: GossipSeen | None = None
 
 
 Said = Event | Waiting | Waited | Spending

@@ -18,7 +18,7 @@ from rich.table import Table
 from scarcity.engine import Relation
 from scarcity.node.model_file import ModelFile
 from scarcity.node.prediction import Skills
-from sim.plan import Closing, Reason, Spending, Spent, Waited
+from sim.plan import Closing, GossipSeen, Reason, Spending, Spent, Waited
 
 WIDTH: Final = 80
 _MAX_NAMES: Final = 6  # of those with one reason; the JSON has all
@@ -85,7 +85,7 @@ class SwarmResult:
         clients: how many.
         baskets: how many.
         rounds: how many made a model.
-        seconds: wall time of the rounds.
+        seconds: wall time of the rounds, and of gossip until it had settled.
         relations: what the global model shows.
         basket_relations: domain -> what its own aggregates show; baskets without an aggregate are left out.
         pooled_relations: what a fit of all rows together shows.
@@ -103,6 +103,7 @@ class SwarmResult:
         closings: how each round ended for each basket.
         waits: who waited for whom.
         spendings: what ledgers held after each round.
+        gossip: what gossip had brought at the end; None where it carries no releases.
         model: the global model of all rounds, to be kept in a file; None without a model.
     """
 
@@ -128,6 +129,7 @@ class SwarmResult:
     closings: tuple[Closing, ...] = ()
     waits: tuple[Waited, ...] = ()
     spendings: tuple[Spending, ...] = ()
+    gossip: GossipSeen | None = None
     model: ModelFile | None = None
 
 
@@ -203,6 +205,8 @@ def render(result: SwarmResult, *, colour: bool = False) -> str:
     if result.prediction.per_variable:
         console.print("\nPrediction of held-out rows: skill over persistence, median variable", style="bold")
         console.print(_prediction_table(result))
+    if result.gossip is not None:
+        console.print(f"\n{_gossip_line(result.gossip)}")
     _print_privacy(console, result)
     _print_reasons(console, "Dropped", result.dropped)
     _print_reasons(console, "Refused", result.refused)
@@ -292,6 +296,12 @@ def _prediction_table(result: SwarmResult) -> Table:
 
 def _skill(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _gossip_line(gossip: GossipSeen) -> str:
+    kind = "view" if gossip.rule == "average" else "robust view"
+    near = "" if gossip.agreement is None else f", at a median cosine of {gossip.agreement:.3f} to its aggregate"
+    return f"Gossip: {gossip.with_view} of {gossip.clients} clients have a {kind} of their basket by gossip alone{near}"
 
 
 def _print_privacy(console: Console, result: SwarmResult) -> None:

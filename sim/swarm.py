@@ -9,26 +9,30 @@ import importlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
 import attrs
 
 import scarcity
-from scarcity.engine import Relation, VarFit, relations_of
+from scarcity.engine import OnlineDiscoveryEngine, Relation, VarFit, relations_of
 from scarcity.engine.schema_file import read_schema
 from scarcity.engine.vector import Form
 from scarcity.errors import ConfigError
-from scarcity.federation.aggregator import RULES
+from scarcity.federation.aggregator import RULES, byzantine_count, make_rule
 from scarcity.federation.assembly import round_settings
+from scarcity.federation.client_agent import FederationClientAgent
 from scarcity.federation.packets import RoundSettings
+from scarcity.federation.privacy_guard import PrivacyParams, contribution_terms, layer2_terms
 from scarcity.node.model_file import MAX_TEXT, ModelFile, Provenance
 from scarcity.node.prediction import skills
 from scarcity.node.source import Party, Source, TableColumns, table_source, unusable
+from scarcity.privacy.mechanisms import SIGMA_MAX
 from sim.attacks import attack_named
 from sim.chance import Chance, reproducible_entropy
 from sim.evaluate import LocalFits, aggregate_moments, fit_or_none, local_fits, model_moments
+from sim.interrupts import Interrupts
 from sim.plan import Backend, Execute, Observer, Outcome, Reason, Record, SwarmPlan
 from sim.report import (
     STATUS_BUDGET_SPENT,
@@ -55,6 +59,8 @@ _LOCAL_CLIP_FACTOR: Final = 0.7
 _STAGE_S: Final = 60.0
 # Where clients fall silent on purpose, every stage is waited out in full.
 _STAGE_WITH_DROPS_S: Final = 5.0
+# Where gossip carries releases, a round in one process is over before gossip's usual second.
+_GOSSIP_S: Final = 0.1
 
 
 def _number(low: float, high: float, *, open_low: bool = True) -> Any:
@@ -212,9 +218,11 @@ def plan_swarm(config: SwarmConfig, source: Source, seed: int) -> SwarmPlan:
             "close_s": stage_s,
             "deadline_s": 2 * stage_s,
             "stage_s": stage_s,
+            "gossip_s": _GOSSIP_S if config.privacy == "local" else RoundSettings().gossip_s,
         }
     )
     _require_enough(source, settings, config.rounds)
+    _require_drawable(config, source, settings)
     return SwarmPlan(
         source=source,
         settings=settings,
@@ -244,6 +252,7 @@ def _require_enough(source: Source, settings: RoundSettings, rounds: int) -> Non
     if max(map(len, members.values())) < settings.min_clients:
         sizes = ", ".join(f"{domain} {len(parties)}" for domain, parties in members.items())
         raise ConfigError(f"no domain has the {settings.min_clients} parties that a basket needs: {sizes}")
+    _require_inputs(settings, sorted(map(len, members.values()), reverse=True))
     for index in range(rounds):
         # A release forms its products from the rows since the last one alone.
         ready = {
@@ -255,6 +264,34 @@ def _require_enough(source: Source, settings: RoundSettings, rounds: int) -> Non
             raise ConfigError(
                 f"rounds {rounds}: too few parties have rows for round {index + 1} ({there}); choose fewer"
             )
+
+
+def _require_inputs(settings: RoundSettings, sizes: Sequence[int]) -> None:
+    """Refuse a rule for which no basket has the inputs: every client would be charged, and nothing released."""
+    liars = {size: byzantine_count(settings.byzantine_share, size) for size in sizes}
+    needs = {size: make_rule(settings.rule, count).min_inputs for size, count in liars.items()}
+    if all(needs[size] > size for size in sizes):
+        largest = sizes[0]
+        raise ConfigError(
+            f"aggregator {settings.rule} needs {needs[largest]} contributions where {liars[largest]} may lie, and the "
+            f"largest domain has {largest} parties: choose another aggregator (nnm+trmean, median), or larger domains"
+        )
+
+
+def _require_drawable(config: SwarmConfig, source: Source, settings: RoundSettings) -> None:
+    """Refuse a budget so small that its noise is beyond the sampler's range."""
+    layout = FederationClientAgent(OnlineDiscoveryEngine(source.schema), "", config.form).layout
+    assert layout is not None, "a source has a schema"
+    budget = PrivacyParams(epsilon=config.epsilon, delta=config.delta)
+    largest = max(sum(party.domain == domain for party in source.parties) for domain in source.domains)
+    own = contribution_terms(settings, layout, budget, config.rounds)
+    shared = layer2_terms(settings, layout, budget, config.rounds, largest)
+    if max(own.sigma, shared.sigma) > SIGMA_MAX:
+        fewer = ", or fewer rounds" if config.unit == "client" and config.rounds > 1 else ""
+        raise ConfigError(
+            f"epsilon {config.epsilon:g} with delta {config.delta:g} asks for more noise than can be drawn: raise "
+            f"epsilon{fewer}; so small a budget would show nothing but noise"
+        )
 
 
 def _liars(source: Source, share: float, chance: Chance) -> tuple[str, ...]:
@@ -269,13 +306,21 @@ def _liars(source: Source, share: float, chance: Chance) -> tuple[str, ...]:
     return tuple(sorted(chosen))
 
 
-def run_swarm(config: SwarmConfig, *, execute: Execute | None = None, observe: Observer | None = None) -> SwarmResult:
+def run_swarm(
+    config: SwarmConfig,
+    *,
+    execute: Execute | None = None,
+    observe: Observer | None = None,
+    interrupts: Interrupts | None = None,
+) -> SwarmResult:
     """Run a swarm and say what came of it.
 
     Args:
         config: settings.
         execute: runs a plan; None: the real actors in one event loop.
         observe: told every event and what is waited for, as it happens.
+        interrupts: SIGINT's handler, of a caller that has something to write afterwards; it holds from the moment at
+            which the plan is executed. None: one for as long as this takes.
 
     Raises:
         LocalError: bad settings or rows.
@@ -284,6 +329,15 @@ def run_swarm(config: SwarmConfig, *, execute: Execute | None = None, observe: O
     source = load_source(config)
     seed = int.from_bytes(os.urandom(4), "big") if config.seed is None else config.seed
     plan = plan_swarm(config, source, seed)
+    if interrupts is not None:
+        return _run(config, plan, execute or _live(), observe, interrupts)
+    with Interrupts() as interrupts:
+        return _run(config, plan, execute or _live(), observe, interrupts)
+
+
+def _run(
+    config: SwarmConfig, plan: SwarmPlan, execute: Execute, observe: Observer | None, interrupts: Interrupts
+) -> SwarmResult:
     record = Record()
 
     def tell(said: Any, now: float) -> None:
@@ -292,12 +346,13 @@ def run_swarm(config: SwarmConfig, *, execute: Execute | None = None, observe: O
             observe(said, now)
 
     start = time.perf_counter()
+    interrupts.hold()
     try:
-        outcome = (execute or _live())(plan, tell)
+        outcome = execute(plan, tell)
     except KeyboardInterrupt:
         outcome = attrs.evolve(record.outcome(), interrupted=True)
     result = _evaluate(config, plan, outcome, time.perf_counter() - start)
-    if outcome.interrupted:
+    if outcome.interrupted or interrupts.noted:
         last = f"interrupted: {record.num_contributions} contributions had been made, {result.rounds} models"
         return attrs.evolve(result, status=STATUS_INTERRUPTED, last_line=last)
     return result
@@ -354,6 +409,7 @@ def _evaluate(config: SwarmConfig, plan: SwarmPlan, outcome: Outcome, seconds: f
         closings=outcome.closings,
         waits=outcome.waits,
         spendings=outcome.spendings,
+        gossip=outcome.gossip,
         model=None if moments is None else ModelFile(moments, _provenance(config, plan, outcome)),
     )
 

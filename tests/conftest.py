@@ -12,7 +12,12 @@ import selectors
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from trio.testing import MockClock
+
+# A slow machine is no failure, and what fails once must fail again: no deadline, and the same examples every time.
+settings.register_profile("scarcity", deadline=None, derandomize=True)
+settings.load_profile("scarcity")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,6 +6,7 @@ stranger's package cannot add a command that runs with this one's name.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution
@@ -77,7 +78,13 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """Run `scarcity` with the process's arguments and exit."""
-    sys.exit(run(scarcity))
+    try:
+        status = run(scarcity)
+    except KeyboardInterrupt:  # a second one, while the first was being answered
+        status = STATUS_INTERRUPTED
+    # All is said: one more must not put a traceback behind it while the interpreter goes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -215,8 +215,11 @@ class _LineReader:
             time = int(value.replace("_", "?")) if date is None else date.toordinal()
         except ValueError:
             raise self._bad(number, self.columns.time, value, "an ISO date (2024-03-31) or a whole number") from None
-        if abs(time) > _MAX_TIME:
-            raise self._bad(number, self.columns.time, value, f"a time index within {_MAX_TIME:.0e}")
+        if time < 0:
+            # A ledger charges intervals of rows, and these begin at 0: every client would decline.
+            raise self._bad(number, self.columns.time, value, "a time of at least 0: add the same number to all times")
+        if time > _MAX_TIME:
+            raise self._bad(number, self.columns.time, value, f"a time index of at most {_MAX_TIME:.0e}")
         return time, date
 
     def _value(self, number: int, variable: Variable, text: str) -> float:
@@ -232,8 +235,11 @@ class _LineReader:
             parsed = float(value.replace("_", "?"))  # Python reads 1_000 as a number, a table does not mean it
         except ValueError:
             raise self._bad(number, column, value, "a number (leave a missing one empty)") from None
-        if not abs(parsed) <= MAX_ABSOLUTE:
+        if not math.isfinite(parsed):
             raise self._bad(number, column, value, "a finite number (leave a missing one empty)")
+        if abs(parsed) > MAX_ABSOLUTE:
+            expected = f"within ±{MAX_ABSOLUTE:.0e}, the bound of a value: bring the column to a larger unit"
+            raise self._bad(number, column, value, expected)
         return parsed
 
 

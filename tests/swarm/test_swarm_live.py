@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -137,16 +136,3 @@ def test_ones_own_table_goes_in_and_json_comes_out(tmp_path: Path) -> None:
     assert values["clients"] == 9
     assert values["relations"]
     assert not values["privacy"]["reproducible"]
-
-
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_ctrl_c_is_status_130_without_a_traceback_and_says_what_was_done(backend: str) -> None:
-    arguments = command("--synthetic", "12", "--latency", "30", "--backend", backend)
-    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    assert "waits for" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    assert out.splitlines()[-1] == "interrupted: 0 contributions had been made, 0 models"

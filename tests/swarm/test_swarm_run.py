@@ -206,6 +206,14 @@ def test_the_plan_says_what_the_settings_say() -> None:
     [
         (attrs.evolve(SMALL, synthetic=3), "no domain has the 2 parties that a basket needs"),
         (
+            attrs.evolve(SMALL, synthetic=30, privacy="local", epsilon=10.0, aggregator="bulyan"),
+            "aggregator bulyan needs 11 contributions where 2 may lie, and the largest domain has 10 parties: choose",
+        ),
+        (
+            attrs.evolve(SMALL, privacy="local", epsilon=1e-5, aggregator="average"),
+            "epsilon 1e-05 with delta 1e-06 asks for more noise than can be drawn: raise epsilon",
+        ),
+        (
             attrs.evolve(SMALL, rounds=40),
             r"rounds 40: too few parties have rows for round 1 \(domain-0 0 of 3, .*choose fewer",
         ),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -74,6 +75,21 @@ def test_an_error_is_one_line_and_a_status(
     assert shown.out == ""
     assert len([line for line in shown.err.splitlines() if line]) == 1
     assert "Traceback" not in shown.err
+
+
+def test_an_interrupt_while_one_is_answered_is_a_status_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_command: click.Command) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert caught.value.code == 130
 
 
 @pytest.mark.parametrize(

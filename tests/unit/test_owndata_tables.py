@@ -141,7 +141,7 @@ def test_the_learning_share_decides_what_is_held_out(tmp_path: Path) -> None:
         (["2023-11-30", "2023-12-30"], "months", 1, "2024-01"),
         (["2024-02-20", "2024-02-27"], "days", 7, "2024-03-05"),
         (["1971", "1976", "1986"], "numbers", 5, "1991"),
-        (["-3", "-1"], "numbers", 2, "1"),
+        (["1", "3"], "numbers", 2, "5"),
     ],
 )
 def test_the_time_after_the_last_is_written_as_the_file_writes_times(

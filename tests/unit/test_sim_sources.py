@@ -152,7 +152,7 @@ def test_variables_and_schema_choose_the_columns(tmp_path: Path) -> None:
         ["2024-01-01", "2024-01-08", "2024-01-15", "2024-01-29", "2024-02-05"],
         ["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-05", "2024-01-06"],
         ["10", "20", "30", "50", "60"],
-        ["-3", "-2", "-1", "1", "2"],
+        ["0", "1", "2", "4", "5"],
     ],
 )
 def test_the_usual_step_of_the_file_is_one_and_gaps_stay_gaps(tmp_path: Path, times: list[str]) -> None:
@@ -187,7 +187,9 @@ GOOD = rows_of("a", "n", DAYS)
         (HEAD + "a,n,1,1_0,1\n", "row 2, column 'x': value '1_0'"),
         (HEAD + "a,n,1,nan,1\n", "row 2, column 'x': value 'nan' is not a finite"),
         (HEAD + "a,n,1,1,inf\n", "row 2, column 'y': value 'inf' is not a finite"),
-        (HEAD + "a,n,1,1,1e300\n", "row 2, column 'y': value '1e300'"),
+        (HEAD + "a,n,1,1,1e300\n", r"row 2, column 'y': value '1e300' is not within ±1e\+50, the bound of a value"),
+        (HEAD + "a,n,1,1,-1e308\n", r"value '-1e308' is not within ±1e\+50"),
+        (HEAD + "a,n,-5,1,1\n", "row 2, column 'when': value '-5' is not a time of at least 0: add the same number"),
         (HEAD + "a,n,soon,1,1\n", "row 2, column 'when': value 'soon' is not an ISO date"),
         (HEAD + "a,n,2024-13-01,1,1\n", "row 2, column 'when': value '2024-13-01'"),
         (HEAD + GOOD + "a,n,7,1,1\n", "row 32, column 'when': value 7 stands among ISO dates"),
