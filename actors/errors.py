@@ -33,3 +33,7 @@ class UnhandledMessage(ActorError):
 
 class NameTaken(ActorError):
     """An actor of this name is alive in the system."""
+
+
+class BadMessage(ActorError, ValueError):
+    """A value cannot travel, or bytes are not an encoded value; one error for all that can be wrong with either."""

@@ -13,7 +13,8 @@ checkpoint, which is several times faster. Every mailbox has a bound and a named
 
 Places that become free go to those who wait, in their order; while somebody waits nobody can overtake, so the order
 between one sender and one receiver is kept. What the runtime itself says (`Down`) has a lane of its own, drained first;
-it is bounded by the number of references that the actor monitors.
+it is bounded by the number of references that the actor monitors and of actors that it has spawned. A mailbox outlives
+a restart of its actor: what waits in it waits for the new instance.
 """
 
 from __future__ import annotations
@@ -112,6 +113,25 @@ class Reply:
         return self._value
 
 
+class CopyReply(Reply):
+    """A reply whose value is copied on its way; one that cannot be is the asker's error."""
+
+    __slots__ = ("_copy",)
+
+    def __init__(self, copy: Callable[[object], object]) -> None:
+        super().__init__()
+        self._copy = copy
+
+    def resolve(self, value: object) -> None:
+        """Give a copy of the answer."""
+        try:
+            copy = self._copy(value)
+        except ActorError as error:
+            self.fail(error)
+        else:
+            super().resolve(copy)
+
+
 class Envelope(NamedTuple):
     """A message on its way; a tuple, because a frozen attrs value costs three times as much to make."""
 
@@ -167,6 +187,7 @@ class Inbox:
         "_dropped",
         "_high_water",
         "_newest",
+        "_on_drop",
         "_parked",
         "_queue",
         "_rejected",
@@ -176,8 +197,11 @@ class Inbox:
         "setting",
     )
 
-    def __init__(self, setting: Mailbox, activity: Activity) -> None:
+    def __init__(
+        self, setting: Mailbox, activity: Activity, on_drop: Callable[[Envelope, str], None] | None = None
+    ) -> None:
         self.setting = setting
+        self._on_drop = on_drop
         self.closed = False
         self.expired = 0
         self._activity = activity
@@ -296,6 +320,8 @@ class Inbox:
 
     def _drop(self, envelope: Envelope) -> None:
         self._dropped += 1
+        if self._on_drop is not None:
+            self._on_drop(envelope, self.setting.overflow)
         if envelope.reply is not None:
             envelope.reply.fail(MailboxFull(f"dropped by policy {self.setting.overflow}"))
 
@@ -305,6 +331,8 @@ class Inbox:
         old = newest.pop(key, None)
         if old is not None:
             self._conflated += 1
+            if self._on_drop is not None:
+                self._on_drop(old, self.setting.overflow)
             if old.reply is not None:
                 old.reply.fail(MailboxFull("superseded by a newer message of the same key"))
         elif len(newest) >= self.setting.capacity:
