@@ -405,6 +405,7 @@ class Cell:
 
     def _close_books(self) -> None:
         self.close()
+        self._drop_timers()  # a stop during the pause has set one
         reason = self._reason()
         while (envelope := self.inbox.take()) is not None:
             if type(envelope.message) is not _Renew:

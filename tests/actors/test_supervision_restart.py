@@ -361,6 +361,7 @@ async def test_stopping_during_the_pause_is_the_end() -> None:
         assert [down.ref for down in watcher.downs] == [ref]
         assert [letter.message for letter in system.dead_letters] == [Fail(), Add(1)]
         assert system.statistics().num_actors == 1
+        assert system.statistics().num_timers == 0
 
 
 async def test_leaving_the_block_lets_a_restart_finish_within_the_drain_time() -> None:
