@@ -207,8 +207,9 @@ class Inbox:
         self._activity = activity
         self._queue: deque[Envelope] = deque()
         self._newest: OrderedDict[Hashable, Envelope] | None = None if setting.key is None else OrderedDict()
-        self._control: deque[Envelope] = deque()
-        self._waiting: deque[Waiting] = deque()
+        # Made when first needed: an empty deque takes 760 bytes, and most actors never need these two.
+        self._control: deque[Envelope] | None = None
+        self._waiting: deque[Waiting] | None = None
         self._parked: anyio.Event | None = None
         self._high_water = 0
         self._accepted = 0
@@ -237,16 +238,20 @@ class Inbox:
     def enlist(self, envelope: Envelope, admitted: anyio.Event | None) -> Waiting:
         """Wait in line for room; `admitted` is set when the message is in, or refused because the actor stopped."""
         waiting = Waiting(envelope, admitted)
+        if self._waiting is None:
+            self._waiting = deque()
         self._waiting.append(waiting)
         return waiting
 
     def withdraw(self, waiting: Waiting) -> None:
         """Leave the line; without effect once the message is in."""
-        if waiting in self._waiting:
+        if self._waiting and waiting in self._waiting:
             self._waiting.remove(waiting)
 
     def control(self, envelope: Envelope) -> None:
         """Put a message of the runtime in the lane that is drained first; it is never refused."""
+        if self._control is None:
+            self._control = deque()
         self._control.append(envelope)
         self._unpark()
 
@@ -260,7 +265,7 @@ class Inbox:
             return None
         envelope = self._queue.popleft()
         if self._waiting:
-            self._admit_next()
+            self._admit(self._waiting.popleft())
         return envelope
 
     async def park(self) -> None:
@@ -289,7 +294,7 @@ class Inbox:
         return MailboxStatistics(
             capacity=self.setting.capacity,
             queued=len(self._queue) + len(self._newest or ()),
-            waiting=len(self._waiting),
+            waiting=len(self._waiting or ()),
             high_water=self._high_water,
             accepted=self._accepted,
             rejected=self._rejected,
@@ -344,8 +349,7 @@ class Inbox:
         self._high_water = max(self._high_water, len(newest))
         self._unpark()
 
-    def _admit_next(self) -> None:
-        waiting = self._waiting.popleft()
+    def _admit(self, waiting: Waiting) -> None:
         self._put(waiting.envelope)
         if waiting.admitted is not None:
             waiting.admitted.set()
