@@ -313,9 +313,9 @@ class Cell:
             self._scope.cancel()
 
     def _fail(self, error: Exception) -> None:
-        if self.error is None:
+        if self.error is None and not isinstance(self._verdict, float):
             self.error = error
-        else:  # the first one is the reason; another on the way out is shown, and changes nothing
+        else:  # the first one is the reason, and what comes next is decided: another on the way out is only shown
             log.error("%s failed again while it ended", self.ref.address, exc_info=error)
 
     def _ring(self, message: object) -> None:
@@ -326,7 +326,7 @@ class Cell:
             self.host.bury(envelope, self.ref, f"timer: {error}")
         except Exception as error:  # noqa: BLE001 - a mailbox's own `key` raised: it must not end the system's timers
             self._fail(error)
-            self.abort()
+            self._scope.cancel()
 
     def _add_timer(self, due_at: float, action: Callable[[], None], period_s: float | None = None) -> Timer:
         if len(self._timers) >= self._sweep_at:
@@ -386,6 +386,7 @@ class Cell:
         self._actor = None
         self.error = None
         self._renewal = False
+        self._verdict = None
         self._scope = anyio.CancelScope()
         self.host.restarted(self)
 

@@ -128,11 +128,13 @@ def encode(value: object, limits: WireLimits = _DEFAULT) -> bytes:
     return data
 
 
-def decode(data: bytes, resolve: Callable[[str], ActorRef] | None = None, limits: WireLimits = _DEFAULT) -> object:
+def decode(
+    data: bytes | memoryview, resolve: Callable[[str], ActorRef] | None = None, limits: WireLimits = _DEFAULT
+) -> object:
     """Return what `encode` was given: an equal value of the same types.
 
     Args:
-        data: whatever a peer sent.
+        data: whatever a peer sent; a memoryview is one of bytes.
         resolve: makes a reference of an address; without it references are refused.
         limits: checked before anything is allocated.
 
@@ -212,7 +214,7 @@ class _Decoder:
         self._resolve = resolve
         self._nodes = 0
 
-    def parse(self, data: bytes) -> object:
+    def parse(self, data: bytes | memoryview) -> object:
         limits = self._limits
         value: object = msgpack.unpackb(
             data,

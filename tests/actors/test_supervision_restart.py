@@ -260,6 +260,45 @@ async def test_an_error_in_a_task_buries_the_message_that_was_being_handled() ->
         assert len(system.dead_letters) == 1
 
 
+async def test_a_key_that_raises_under_a_timer_is_a_failure_too() -> None:
+    class Odd(Account):
+        mailbox = Mailbox(2, "conflate", key=lambda message, sender: message.n)
+
+        async def on_start(self, ctx: Context) -> None:
+            ctx.after(1.0, Add(1) if self.disk else Total())
+            self.disk.append(0)
+
+    async with ActorSystem("s") as system:
+        disk: list[int] = []
+        ref = await system.spawn(lambda: Odd(disk))
+        await anyio.sleep(5)
+        assert system.actor_statistics(ref).num_restarts == 1
+        assert disk == [0, 0, 1]
+
+
+async def test_a_farewell_that_fails_before_a_restart_is_logged_and_hinders_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Rude(Account):
+        restart = Restart("permanent", backoff_s=1.0)
+
+        async def on_stop(self, ctx: Context) -> None:
+            raise OSError("no farewell")
+
+    async with ActorSystem("s") as system:
+        ref = await system.spawn(lambda: Rude([]))
+        for saying in (Fail(), Leave()):
+            ref.tell(saying)
+            await anyio.sleep(5)
+            assert [record.message for record in caplog.records if record.levelno == logging.ERROR] == [
+                f"{ref.address} failed again while it ended"
+            ]
+            caplog.clear()
+        assert system.actor_statistics(ref).num_restarts == 2
+        assert system.failures == ()
+    assert [str(failure.error) for failure in system.failures] == ["no farewell"]
+
+
 async def test_a_factory_or_a_start_that_fails_counts_as_a_failure_of_a_restart() -> None:
     attempts: list[float] = []
 
@@ -420,6 +459,59 @@ async def test_each_spawn_draws_an_incarnation_of_its_own() -> None:
     assert [life.incarnation for life in await lives(rng=lambda: next(draws))] == [1 << 46, 3 << 46]
 
 
+async def downs_run(steps: list[tuple[str, int]]) -> tuple[list[int], list[int]]:
+    """Do the steps; return how often each watcher was to be told that the account is down, and how often it was."""
+
+    class Guard(Watcher):
+        restart = Restart("transient", max_restarts=100, within_s=1.0, backoff_s=0.5)
+
+        def __init__(self, downs: list[Down]) -> None:
+            self.downs = downs
+
+        @handles(Fail)
+        def fail(self, msg: Fail, ctx: Context) -> None:
+            raise ValueError("bad luck")
+
+    heard: list[list[Down]] = [[], [], []]
+    due, waiting = [0, 0, 0], [False, False, False]
+    async with ActorSystem("s") as system:
+        account = await system.spawn(lambda: Account([]), name="account")
+        guards = [await system.spawn(lambda downs=downs: Guard(downs)) for downs in heard]
+        for step, which in steps:
+            alive = system.statistics().num_actors == 4
+            if step == "watch":
+                guards[which].tell(Watch(account))
+                waiting[which] = alive
+                due[which] += not alive
+            elif step == "guard":
+                guards[which].tell(Fail())
+            elif step == "fail":
+                account.tell(Fail())
+            else:
+                system.stop(account)
+            await anyio.sleep(7)
+            if system.statistics().num_actors == 3:
+                due, waiting = [n + still for n, still in zip(due, waiting, strict=True)], [False] * 3
+        return due, [len(downs) for downs in heard]
+
+
+STEPS = st.tuples(st.sampled_from(["watch", "watch", "fail", "guard", "stop"]), st.integers(0, 2))
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@settings(max_examples=40, deadline=None)
+@given(steps=st.lists(STEPS, max_size=14))
+def test_each_monitor_gets_exactly_one_down_whoever_restarts_in_between(
+    backend: str, steps: list[tuple[str, int]]
+) -> None:
+    due, heard = anyio.run(downs_run, steps, backend=backend, backend_options=virtual(backend))
+    assert heard == due
+
+
+def virtual(backend: str) -> dict[str, Any]:
+    return {"loop_factory": VirtualLoop} if backend == "asyncio" else {"clock": MockClock(autojump_threshold=0)}
+
+
 async def failing_run(setting: Restart, gaps_s: list[float]) -> tuple[list[float], bool]:
     """Make an actor fail after each gap; return when it was restarted, and whether it is down for good."""
 
@@ -452,10 +544,7 @@ def test_no_actor_is_restarted_more_often_within_the_window_than_its_setting_say
     backend: str, max_restarts: int, backoff_s: float, gaps_s: list[float]
 ) -> None:
     setting = Restart("transient", max_restarts=max_restarts, within_s=10.0, backoff_s=backoff_s)
-    options: dict[str, Any] = (
-        {"loop_factory": VirtualLoop} if backend == "asyncio" else {"clock": MockClock(autojump_threshold=0)}
-    )
-    began, down = anyio.run(failing_run, setting, gaps_s, backend=backend, backend_options=options)
+    began, down = anyio.run(failing_run, setting, gaps_s, backend=backend, backend_options=virtual(backend))
     assert all(sum(end - 10.0 < at <= end for at in began) <= max_restarts for end in began)
     if down:
         assert len(began) >= max_restarts
