@@ -19,7 +19,6 @@ Types are exact and nothing else is accepted. No pickle, no extension types: byt
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -289,10 +288,7 @@ def _array(dtype: object, data: object, *shape: object) -> np.ndarray[Any, Any]:
     sizes = [size for size in shape if type(size) is int and size >= 0]
     if dtype not in _DTYPES or type(data) is not bytes or len(sizes) != len(shape) or len(sizes) > _DIMENSIONS_MAX:
         raise BadMessage("an array of unknown dtype, or without bytes or shape")
-    element = np.dtype(str(dtype))
-    if math.prod(sizes) * element.itemsize != len(data):
-        raise BadMessage(f"an array of shape {sizes} with {len(data)} bytes")
-    return np.frombuffer(data, dtype=element).reshape(sizes)
+    return np.frombuffer(data, dtype=np.dtype(str(dtype))).reshape(sizes)  # a ValueError when the bytes do not fit
 
 
 def _fields(cls: type) -> list[attrs.Attribute[Any]]:

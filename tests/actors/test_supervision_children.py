@@ -153,6 +153,28 @@ async def test_a_parent_that_restarts_gets_new_children_under_the_same_names() -
         assert system.actor_statistics(parent).num_restarts == 1
 
 
+async def test_what_a_child_fails_at_when_it_is_stopped_is_not_for_the_next_incarnation_to_hear() -> None:
+    class Sulking(Child):
+        async def on_stop(self, ctx: Context) -> None:
+            raise ValueError("no farewell")
+
+    class Unlucky(Parent):
+        make = Sulking
+
+    parents: list[Parent] = []
+
+    def factory() -> Parent:
+        parents.append(Unlucky())
+        return parents[-1]
+
+    async with ActorSystem("s") as system:
+        ref = await system.spawn(factory)
+        ref.tell(Fail())
+        await anyio.sleep(5)
+        assert [parent.downs for parent in parents] == [[], []]
+        assert [str(failure.error) for failure in system.failures] == ["no farewell"] * 2
+
+
 async def test_a_child_that_hangs_delays_its_parents_end_by_the_drain_time_at_most() -> None:
     async with ActorSystem("s", drain_s=2.0) as system:
         parent = await system.spawn(Parent)

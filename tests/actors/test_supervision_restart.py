@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from actors import Actor, ActorRef, ActorSystem, AskTimeout, Context, Down, Mailbox, Restart, handles, message
 from actors.errors import ActorStopped
+from actors.mailbox import BATCH
 from actors.trace import ActorStatistics, TraceEvent
 from tests.conftest import VirtualLoop
 
@@ -217,7 +218,8 @@ async def test_timers_and_tasks_of_the_failed_incarnation_are_gone() -> None:
             ctx.start_soon(self.beat)
 
         async def on_stop(self, ctx: Context) -> None:
-            ctx.after(0.5, Fail())  # a last wish is not granted
+            ctx.after(0.7, Fail())  # a last wish is not granted
+            await anyio.sleep(0.6)  # and the old timers do not ring any more: the next beat was due in this time
 
         @handles(Add)
         def add(self, msg: Add, ctx: Context) -> None:
@@ -232,7 +234,7 @@ async def test_timers_and_tasks_of_the_failed_incarnation_are_gone() -> None:
         ref = await system.spawn(lambda: Clockwork([]))
         await anyio.sleep(2.5)
         ref.tell(Fail())
-        await anyio.sleep(3.2)
+        await anyio.sleep(3.8)
         assert system.statistics().num_timers == 1
         assert sorted(Clockwork.beats) == [(n, kind) for n in (1, 2) for kind in ("task", "timer") for _ in range(2)]
 
@@ -258,6 +260,35 @@ async def test_an_error_in_a_task_buries_the_message_that_was_being_handled() ->
         await anyio.sleep(5)  # it fails idle: nothing was in hand
         assert await ref.ask(Total(), deadline=5) == 0
         assert len(system.dead_letters) == 1
+
+
+async def test_a_message_that_was_handled_is_not_buried_with_a_later_failure() -> None:
+    class Deep(Account):
+        mailbox = Mailbox(4 * BATCH)
+
+        async def on_start(self, ctx: Context) -> None:
+            self.crash = anyio.Event()
+            ctx.start_soon(self.wait_and_crash)
+
+        async def wait_and_crash(self) -> None:
+            await self.crash.wait()
+            raise ValueError("in a task")
+
+        @handles(Add)
+        def add(self, msg: Add, ctx: Context) -> None:
+            self.disk.append(msg.n)
+            if msg.n == BATCH - 1:
+                self.crash.set()
+
+    disk: list[int] = []
+    async with ActorSystem("s") as system:
+        ref = await system.spawn(lambda: Deep(disk))
+        for n in range(4 * BATCH):
+            ref.tell(Add(n))
+        await anyio.sleep(5)
+        assert system.actor_statistics(ref).num_restarts == 1
+    assert disk == list(range(4 * BATCH))
+    assert system.dead_letters == ()
 
 
 async def test_a_key_that_raises_under_a_timer_is_a_failure_too() -> None:
@@ -383,6 +414,33 @@ async def test_a_permanent_actor_that_leaves_too_often_is_down() -> None:
         await anyio.sleep(30)
         assert watcher.downs == [Down(ref, "stopped (3 restarts within 30 s were not enough)")]
         assert system.statistics().num_dead_letters == 0
+
+
+async def test_a_wish_to_start_again_dies_with_the_incarnation_that_had_it() -> None:
+    class Torn(Account):
+        restart = Restart("permanent", backoff_s=1.0)
+
+        @handles(Leave)
+        def leave(self, msg: Leave, ctx: Context) -> None:
+            ctx.stop()
+            raise ValueError("bad luck")
+
+    async with ActorSystem("s") as system:
+        ref = await system.spawn(lambda: Torn([]))
+        ref.tell(Leave())
+        await anyio.sleep(10)
+        assert system.actor_statistics(ref).num_restarts == 1
+
+
+async def test_a_failure_while_it_stops_is_the_end_and_nobody_says_otherwise(caplog: pytest.LogCaptureFixture) -> None:
+    async with ActorSystem("s") as system:
+        ref = await system.spawn(lambda: Account([]))
+        watcher = await watched(system, ref)
+        ref.tell(Fail())
+        system.stop(ref)
+        await anyio.sleep(5)
+        assert watcher.downs == [Down(ref, "failed: ValueError: bad luck")]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
 async def test_stopping_during_the_pause_is_the_end() -> None:
