@@ -5,6 +5,7 @@ from actors.address import ActorRef
 from actors.errors import ActorError, AskTimeout, MailboxFull
 from actors.mailbox import Mailbox
 from actors.message import Down, message
+from actors.supervision import Restart
 from actors.system import ActorSystem
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Down",
     "Mailbox",
     "MailboxFull",
+    "Restart",
     "handles",
     "message",
 ]

@@ -31,5 +31,9 @@ class UnhandledMessage(ActorError):
     """The actor has no handler for the type that was asked; the message is a dead letter."""
 
 
+class BadMessage(ActorError, ValueError):
+    """A value cannot travel, or bytes are not an encoded value; one error for all that can be wrong with either."""
+
+
 class NameTaken(ActorError):
     """An actor of this name is alive in the system."""

@@ -13,7 +13,8 @@ checkpoint, which is several times faster. Every mailbox has a bound and a named
 
 Places that become free go to those who wait, in their order; while somebody waits nobody can overtake, so the order
 between one sender and one receiver is kept. What the runtime itself says (`Down`) has a lane of its own, drained first;
-it is bounded by the number of references that the actor monitors.
+it is bounded by the number of references that the actor monitors and of actors that it has spawned. A mailbox outlives
+a restart of its actor: what waits in it waits for the new instance.
 """
 
 from __future__ import annotations
@@ -112,6 +113,25 @@ class Reply:
         return self._value
 
 
+class CopyReply(Reply):
+    """A reply whose value is copied on its way; one that cannot be is the asker's error."""
+
+    __slots__ = ("_copy",)
+
+    def __init__(self, copy: Callable[[object], object]) -> None:
+        super().__init__()
+        self._copy = copy
+
+    def resolve(self, value: object) -> None:
+        """Give a copy of the answer."""
+        try:
+            copy = self._copy(value)
+        except ActorError as error:
+            self.fail(error)
+        else:
+            super().resolve(copy)
+
+
 class Envelope(NamedTuple):
     """A message on its way; a tuple, because a frozen attrs value costs three times as much to make."""
 
@@ -167,6 +187,7 @@ class Inbox:
         "_dropped",
         "_high_water",
         "_newest",
+        "_on_drop",
         "_parked",
         "_queue",
         "_rejected",
@@ -176,15 +197,19 @@ class Inbox:
         "setting",
     )
 
-    def __init__(self, setting: Mailbox, activity: Activity) -> None:
+    def __init__(
+        self, setting: Mailbox, activity: Activity, on_drop: Callable[[Envelope, str], None] | None = None
+    ) -> None:
         self.setting = setting
+        self._on_drop = on_drop
         self.closed = False
         self.expired = 0
         self._activity = activity
         self._queue: deque[Envelope] = deque()
         self._newest: OrderedDict[Hashable, Envelope] | None = None if setting.key is None else OrderedDict()
-        self._control: deque[Envelope] = deque()
-        self._waiting: deque[Waiting] = deque()
+        # Made when first needed: an empty deque takes 760 bytes, and most actors never need these two.
+        self._control: deque[Envelope] | None = None
+        self._waiting: deque[Waiting] | None = None
         self._parked: anyio.Event | None = None
         self._high_water = 0
         self._accepted = 0
@@ -213,16 +238,20 @@ class Inbox:
     def enlist(self, envelope: Envelope, admitted: anyio.Event | None) -> Waiting:
         """Wait in line for room; `admitted` is set when the message is in, or refused because the actor stopped."""
         waiting = Waiting(envelope, admitted)
+        if self._waiting is None:
+            self._waiting = deque()
         self._waiting.append(waiting)
         return waiting
 
     def withdraw(self, waiting: Waiting) -> None:
         """Leave the line; without effect once the message is in."""
-        if waiting in self._waiting:
+        if self._waiting and waiting in self._waiting:
             self._waiting.remove(waiting)
 
     def control(self, envelope: Envelope) -> None:
         """Put a message of the runtime in the lane that is drained first; it is never refused."""
+        if self._control is None:
+            self._control = deque()
         self._control.append(envelope)
         self._unpark()
 
@@ -236,7 +265,7 @@ class Inbox:
             return None
         envelope = self._queue.popleft()
         if self._waiting:
-            self._admit_next()
+            self._admit(self._waiting.popleft())
         return envelope
 
     async def park(self) -> None:
@@ -265,7 +294,7 @@ class Inbox:
         return MailboxStatistics(
             capacity=self.setting.capacity,
             queued=len(self._queue) + len(self._newest or ()),
-            waiting=len(self._waiting),
+            waiting=len(self._waiting or ()),
             high_water=self._high_water,
             accepted=self._accepted,
             rejected=self._rejected,
@@ -296,6 +325,8 @@ class Inbox:
 
     def _drop(self, envelope: Envelope) -> None:
         self._dropped += 1
+        if self._on_drop is not None:
+            self._on_drop(envelope, self.setting.overflow)
         if envelope.reply is not None:
             envelope.reply.fail(MailboxFull(f"dropped by policy {self.setting.overflow}"))
 
@@ -305,6 +336,8 @@ class Inbox:
         old = newest.pop(key, None)
         if old is not None:
             self._conflated += 1
+            if self._on_drop is not None:
+                self._on_drop(old, self.setting.overflow)
             if old.reply is not None:
                 old.reply.fail(MailboxFull("superseded by a newer message of the same key"))
         elif len(newest) >= self.setting.capacity:
@@ -316,8 +349,7 @@ class Inbox:
         self._high_water = max(self._high_water, len(newest))
         self._unpark()
 
-    def _admit_next(self) -> None:
-        waiting = self._waiting.popleft()
+    def _admit(self, waiting: Waiting) -> None:
         self._put(waiting.envelope)
         if waiting.admitted is not None:
             waiting.admitted.set()

@@ -9,55 +9,29 @@ When the block raises or is cancelled, the system cancels at once.
 from __future__ import annotations
 
 import logging
+import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
-import attrs
 
-from actors.actor import Actor, Cell
+from actors.actor import Actor
 from actors.address import SCHEME, ActorRef, Address
+from actors.cell import Cell, make
 from actors.clock import Timers, check_seconds
-from actors.errors import ActorStopped, BadSetting, NameTaken, UnknownActor
-from actors.mailbox import Activity, Envelope, MailboxStatistics, Reply
-from actors.message import Down
+from actors.errors import ActorStopped, BadMessage, BadSetting, NameTaken, UnknownActor
+from actors.mailbox import Activity, CopyReply, Envelope, MailboxStatistics, Reply
+from actors.message import Down, decode, encode, is_message
+from actors.trace import ActorStatistics, DeadLetter, EventKind, Failure, SystemStatistics, TraceEvent
 
 log = logging.getLogger("actors")
 
 _RECORDS = 256  # dead letters and failures that are kept to be looked at; beyond that they are only counted
-
-
-@attrs.frozen
-class DeadLetter:
-    """A message that no handler got."""
-
-    message: object
-    to: Address
-    sender: ActorRef | None
-    reason: str
-
-
-@attrs.frozen
-class Failure:
-    """An error that ended an actor."""
-
-    ref: ActorRef
-    error: Exception
-
-
-@attrs.frozen
-class SystemStatistics:
-    """How many actors and timers there are, and how many dead letters and failures there have been."""
-
-    num_actors: int
-    num_timers: int
-    num_dead_letters: int
-    num_failures: int
 
 
 class ActorSystem:
@@ -67,17 +41,37 @@ class ActorSystem:
         name: the node's name, first part of every address.
         now: the clock in seconds, by default the event loop's. Timers and deadlines are instants of it.
         drain_s: bound on the time that stopping may take; longer saves more messages and delays the end.
+        rng: uniform in [0, 1), for the pauses before restarts and the numbers of incarnations; by default the
+            operating system's. Neither is a secret.
+        trace: called with every event, in the middle of things: it must be quick and must not call the system. If it
+            raises, the error is logged and it is not called again. Without it tracing costs nothing.
+        copy: `reference` passes messages as they are. `wire` is for tests: it encodes and decodes every message and
+            reply that one actor sends another, so what could not travel between hosts fails here.
 
     Raises:
-        BadSetting: a name or a time is out of range.
+        BadSetting: a name, a time or a way to copy is out of range.
     """
 
-    def __init__(self, name: str, *, now: Callable[[], float] = anyio.current_time, drain_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        now: Callable[[], float] = anyio.current_time,
+        drain_s: float = 5.0,
+        rng: Callable[[], float] | None = None,
+        trace: Callable[[TraceEvent], None] | None = None,
+        copy: Literal["reference", "wire"] = "reference",
+    ) -> None:
+        if copy not in ("reference", "wire"):
+            raise BadSetting(f"copy: expected reference or wire, got {copy!r}")
         Address(name, "x")  # refuses a bad name here rather than at the first spawn
         self.name = name
         self.drain_s = check_seconds("drain_s", drain_s)
         self.timers = Timers(now)
         self.activity = Activity()
+        self.rng = random.SystemRandom().random if rng is None else rng
+        self._trace = trace
+        self._wire = self._copy if copy == "wire" else None
         self._cells: dict[str, Cell] = {}
         self._num_spawned = 0
         self._gone: anyio.Event | None = None
@@ -88,6 +82,7 @@ class ActorSystem:
         self._failures: deque[Failure] = deque(maxlen=_RECORDS)
         self._num_dead_letters = 0
         self._num_failures = 0
+        self._num_restarts = 0
 
     async def __aenter__(self) -> Self:
         if self._life is not None:
@@ -106,7 +101,8 @@ class ActorSystem:
         """Start an actor and return its reference once its `on_start` has ended.
 
         Args:
-            what: a factory, an actor class for instance, or an instance.
+            what: a factory, an actor class for instance, or an instance. An instance cannot be made anew, so it is
+                not restarted, whatever its class says.
             name: unique among the living; by default made of the class's name and a number.
 
         Raises:
@@ -116,27 +112,11 @@ class ActorSystem:
 
         An error of the factory itself is the caller's and passes through.
         """
-        if not isinstance(what, Actor) and not callable(what):
-            raise BadSetting(f"spawn: expected an actor or a factory of one, got {what!r}")
-        actor = what if isinstance(what, Actor) else what()
-        if not isinstance(actor, Actor):
-            raise BadSetting(f"spawn: the factory returned {actor!r}, which is no actor")
-        self._num_spawned += 1
-        if name is None:
-            name = f"{type(actor).__name__.lower()}-{self._num_spawned}"
-        ref = ActorRef(Address(self.name, name), self)
-        if self._closed:
-            raise ActorStopped(f"{self.name} is not running")
-        if name in self._cells:
-            raise NameTaken(f"{ref.address} is alive")
-        cell = Cell(self, ref, actor)
-        self._cells[name] = cell
-        self.activity.begin()
-        self._group.start_soon(cell.run, name=str(ref.address))
-        await cell.started.wait()
-        if cell.failed_to_start:
-            raise ActorStopped(f"{ref.address} did not start: {cell.error!r}") from cell.error
-        return ref
+        return await self._spawn(what, name, None)
+
+    async def spawn_child(self, parent: Cell, what: Callable[[], Actor] | Actor, name: str | None) -> ActorRef:
+        """Start an actor for another (the seam behind `Context.spawn`)."""
+        return await self._spawn(what, name, parent)
 
     def ref(self, address: str | Address) -> ActorRef:
         """Return the reference of an address, `scarcity://<node>/<name>` or just `<name>`; nobody needs to live there.
@@ -174,6 +154,7 @@ class ActorSystem:
             num_timers=len(self.timers),
             num_dead_letters=self._num_dead_letters,
             num_failures=self._num_failures,
+            num_restarts=self._num_restarts,
         )
 
     def mailbox_statistics(self, ref: ActorRef) -> MailboxStatistics:
@@ -184,8 +165,18 @@ class ActorSystem:
         """
         return self._find(ref).inbox.statistics()
 
+    def actor_statistics(self, ref: ActorRef) -> ActorStatistics:
+        """Return what there is to say about an actor: its incarnation, restarts, children and mailbox.
+
+        Raises:
+            UnknownActor: the actor is gone.
+        """
+        return self._find(ref).statistics()
+
     def route_tell(self, to: ActorRef, message: object, sender: ActorRef | None) -> None:
         """Deliver now (the seam behind `ActorRef.tell`)."""
+        if self._wire is not None:
+            message = self._wire(message)
         envelope = Envelope(message, sender, None, None)
         cell = self._cells.get(to.address.path)
         if cell is None or cell.inbox.closed:
@@ -196,6 +187,8 @@ class ActorSystem:
     async def route_send(self, to: ActorRef, message: object, sender: ActorRef | None) -> None:
         """Deliver when there is room (the seam behind `ActorRef.send`)."""
         await anyio.lowlevel.checkpoint()
+        if self._wire is not None:
+            message = self._wire(message)
         inbox = self._find(to).inbox
         envelope = Envelope(message, sender, None, None)
         if not inbox.must_wait():
@@ -215,6 +208,8 @@ class ActorSystem:
         inbox = self._find(to).inbox
         due_at = self.timers.now() + check_seconds("deadline", deadline)
         reply = Reply()
+        if self._wire is not None:
+            message, reply = self._wire(message), CopyReply(self._copy_value)
         envelope = Envelope(message, sender, due_at, reply)
         waiting = None
         if inbox.setting.overflow == "block" and inbox.must_wait():
@@ -230,16 +225,32 @@ class ActorSystem:
             if waiting is not None:
                 inbox.withdraw(waiting)
 
+    @property
+    def tracing(self) -> bool:
+        """Whether there is a hook for events."""
+        return self._trace is not None
+
+    def emit(self, kind: EventKind, to: ActorRef, envelope: Envelope | None = None, detail: str = "") -> None:
+        """Show an event to the hook, if there is one."""
+        if self._trace is None:
+            return
+        message, sender = (None, None) if envelope is None else envelope[:2]
+        try:
+            self._trace(TraceEvent(kind, self.timers.now(), to.address, message, sender, detail))
+        except Exception:  # whoever looks on must not change what happens
+            log.exception("the trace hook failed and is not called again")
+            self._trace = None
+
     def bury(self, envelope: Envelope, to: ActorRef, reason: str) -> None:
         """Record a dead letter."""
         self._num_dead_letters += 1
         self._dead_letters.append(DeadLetter(envelope.message, to.address, envelope.sender, reason))
+        self.emit("dead_letter", to, envelope, reason)
 
-    def report(self, ref: ActorRef, error: Exception) -> None:
-        """Record a failure and log it."""
-        self._num_failures += 1
-        self._failures.append(Failure(ref, error))
-        log.error("%s failed", ref.address, exc_info=error)
+    def restarted(self, cell: Cell) -> None:
+        """Count a restart."""
+        self._num_restarts += 1
+        self.emit("restarted", cell.ref, detail=f"incarnation {cell.incarnation}")
 
     def monitor(self, watcher: Cell, ref: ActorRef) -> None:
         """Let the watcher get one `Down` when the actor is gone, now when it is gone already."""
@@ -251,15 +262,63 @@ class ActorSystem:
             watcher.watched.add(cell)
 
     def gone(self, cell: Cell, reason: str) -> None:
-        """Take a finished actor off the books and tell who monitors it."""
+        """Take a finished actor off the books and tell its parent and who monitors it."""
         del self._cells[cell.ref.address.path]
         for watched in cell.watched:
             watched.watchers.pop(cell.ref, None)
+        if cell.error is not None:
+            self._escalate(cell, cell.error)
+        self.emit("stopped", cell.ref, detail=reason)
         for watcher in cell.watchers.values():
             watcher.watched.discard(cell)
             watcher.control(Down(cell.ref, reason))
+        if cell.parent is not None:
+            cell.parent.forget(cell)
         if not self._cells and self._gone is not None:
             self._gone.set()
+
+    def _escalate(self, cell: Cell, error: Exception) -> None:
+        """See that a failure is heard: by the parent, once even if it monitors too, or by who reads the record."""
+        log.error("%s failed", cell.ref.address, exc_info=error)
+        # One that did not start at all is no news to its parent: it is the error of the `spawn` that the parent awaits.
+        parent = None if cell.failed_to_start else cell.supervisor
+        if parent is not None:
+            cell.watchers.setdefault(parent.ref, parent)
+        else:
+            self._num_failures += 1
+            self._failures.append(Failure(cell.ref, error))
+
+    def _copy(self, message: object) -> object:
+        if not is_message(type(message)):
+            raise BadMessage(f"{message!r:.80} is not a message, decorate its class with @message(name)")
+        return self._copy_value(message)
+
+    def _copy_value(self, value: object) -> object:
+        return decode(encode(value), self.ref)
+
+    async def _spawn(self, what: Callable[[], Actor] | Actor, name: str | None, parent: Cell | None) -> ActorRef:
+        if not isinstance(what, Actor) and not callable(what):
+            raise BadSetting(f"spawn: expected an actor or a factory of one, got {what!r}")
+        actor, factory = (what, None) if isinstance(what, Actor) else (make(what), what)
+        self._num_spawned += 1
+        if name is None:
+            name = f"{type(actor).__name__.lower()}-{self._num_spawned}"
+        ref = ActorRef(Address(self.name, name), self)
+        if self._closed:
+            raise ActorStopped(f"{self.name} is not running")
+        if name in self._cells:
+            raise NameTaken(f"{ref.address} is alive")
+        cell = Cell(self, ref, actor, factory, parent)
+        self._cells[name] = cell
+        if parent is not None:
+            parent.children[cell] = None
+        self.activity.begin()
+        self.emit("spawned", ref, detail=f"incarnation {cell.incarnation}")
+        self._group.start_soon(cell.run, name=str(ref.address))
+        await cell.started.wait()
+        if cell.failed_to_start:
+            raise ActorStopped(f"{ref.address} did not start: {cell.error!r}") from cell.error
+        return ref
 
     def _find(self, ref: ActorRef) -> Cell:
         cell = self._cells.get(ref.address.path)
@@ -293,7 +352,7 @@ class ActorSystem:
         """Wait until all actors are idle, close their mailboxes, and wait until they have gone."""
         await self.activity.wait_idle()
         for cell in list(self._cells.values()):
-            cell.inbox.close()
+            cell.close()
         while self._cells:
             self._gone = anyio.Event()
             await self._gone.wait()

@@ -1,16 +1,20 @@
-"""Measure tell and ask of `actors` against a raw anyio memory object stream, in one run, on asyncio and on trio.
+"""Measure `actors` against a raw anyio memory object stream, in one run, on asyncio and on trio.
 
 Prints one JSON line: messages and round trips a second, and their ratios. The stream does what the actor does with as
 little as possible: one consumer, one counter, the same bound; the round trip uses a second stream for the answer.
+`tell_traced` is tell with a hook that counts events, `tell_wire` with every message encoded and decoded, both against
+plain tell; `mesh` is 300 actors that pass messages on to each other; `start` is 10,000 actors.
 Run with OMP_NUM_THREADS=1 on an idle core: `python scripts/bench/actors.py [messages]`.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import statistics
 import sys
 import time
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -19,10 +23,21 @@ import anyio.lowlevel
 
 # This file has the package's own name, and Python puts the folder of a script first: look in the project instead.
 sys.path[0] = str(Path(__file__).resolve().parents[2])
-from actors import Actor, ActorSystem, Context, Mailbox, MailboxFull, handles, message  # noqa: E402 - needs the line above
+from actors import (  # noqa: E402 - needs the line above
+    Actor,
+    ActorRef,
+    ActorSystem,
+    Context,
+    Mailbox,
+    MailboxFull,
+    handles,
+    message,
+)
 
 CAPACITY = 256
 REPEATS = 5
+MESH = 300
+CROWD = 10_000
 
 
 @message("bench.ping")
@@ -43,7 +58,27 @@ class Counter(Actor):
 
 
 async def tell_actor(messages: int) -> float:
-    async with ActorSystem("bench") as system:
+    return await tell(ActorSystem("bench"), messages)
+
+
+async def tell_traced(messages: int) -> float:
+    events = 0
+
+    def count(_event: object) -> None:
+        nonlocal events
+        events += 1
+
+    rate = await tell(ActorSystem("bench", trace=count), messages)
+    assert events >= messages
+    return rate
+
+
+async def tell_wire(messages: int) -> float:
+    return await tell(ActorSystem("bench", copy="wire"), messages)
+
+
+async def tell(system: ActorSystem, messages: int) -> float:
+    async with system:
         counter = Counter()
         ref = await system.spawn(counter)
         started = time.perf_counter()
@@ -106,6 +141,60 @@ async def ask_stream(messages: int) -> float:
     return messages / (time.perf_counter() - started)
 
 
+@message("bench.hop")
+class Hop:
+    left: int
+
+
+class Node(Actor):
+    """Passes a message on to the next of its peers, until it has hopped enough."""
+
+    def __init__(self) -> None:
+        self.peers: list[ActorRef] = []
+        self.turn = 0
+
+    @handles(Hop)
+    def hop(self, msg: Hop, _ctx: Context) -> None:
+        if msg.left:
+            self.turn = (self.turn + 1) % len(self.peers)
+            self.peers[self.turn].tell(Hop(msg.left - 1))
+
+
+async def mesh(messages: int) -> float:
+    nodes = [Node() for _ in range(MESH)]
+    async with ActorSystem("bench") as system:
+        refs = [await system.spawn(node) for node in nodes]
+        for number, node in enumerate(nodes):
+            node.peers = refs[number + 1 :] + refs[:number]
+        hops = messages // MESH
+        started = time.perf_counter()
+        for ref in refs:
+            ref.tell(Hop(hops))
+        await system.activity.wait_idle()
+        return MESH * (hops + 1) / (time.perf_counter() - started)
+
+
+async def start_crowd(crowd: int) -> float:
+    async with ActorSystem("bench") as system:
+        started = time.perf_counter()
+        for _ in range(crowd):
+            await system.spawn(Counter)
+        return time.perf_counter() - started
+
+
+async def crowd_bytes(crowd: int) -> float:
+    """What Python allocates for one actor with its task; apart from the time, because counting slows it."""
+    async with ActorSystem("bench") as system:
+        gc.collect()
+        tracemalloc.start()
+        for _ in range(crowd):
+            await system.spawn(Counter)
+        gc.collect()
+        allocated, _peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return allocated / crowd
+
+
 def measure(
     ours: Callable[[int], Awaitable[float]], theirs: Callable[[int], Awaitable[float]], n: int, on: str
 ) -> dict:
@@ -118,6 +207,12 @@ def measure(
     }
 
 
+def share(ours: Callable[[int], Awaitable[float]], n: int, on: str) -> dict:
+    """Return the rate, and which share of plain tell's it is."""
+    found = measure(ours, tell_actor, n, on)
+    return {"actor_per_s": found["actor_per_s"], "of_tell": found["ratio"]}
+
+
 def main() -> None:
     messages = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
     result: dict[str, object] = {"bench": "actors", "messages": messages}
@@ -125,6 +220,14 @@ def main() -> None:
         result[backend] = {
             "tell": measure(tell_actor, tell_stream, messages, backend),
             "ask": measure(ask_actor, ask_stream, messages // 5, backend),
+            "tell_traced": share(tell_traced, messages, backend),
+            "tell_wire": share(tell_wire, messages, backend),
+            "mesh_per_s": round(anyio.run(mesh, 4 * messages, backend=backend)),
+            "start": {
+                "actors": CROWD,
+                "seconds": round(anyio.run(start_crowd, CROWD, backend=backend), 2),
+                "bytes_each": round(anyio.run(crowd_bytes, CROWD // 10, backend=backend)),
+            },
         }
     print(json.dumps(result))
 

@@ -115,7 +115,7 @@ async def test_those_who_wait_for_a_failed_actor_are_told_and_the_rest_is_dead_l
         worker.tell(Fail())
         with pytest.raises(ActorStopped):
             await worker.ask(Tick(), deadline=5)
-        assert [letter.message for letter in system.dead_letters] == [Tick()]
+        assert [letter.message for letter in system.dead_letters] == [Fail(), Tick()]
 
 
 async def test_a_watcher_that_has_gone_is_forgotten() -> None:
@@ -403,9 +403,10 @@ async def test_an_idle_actor_keeps_neither_its_last_message_nor_its_reply_alive(
         assert alive() is None
 
 
-def test_a_restart_setting_is_refused_rather_than_ignored() -> None:
-    with pytest.raises(BadSetting, match="restart"):
-        type("Restarting", (Actor,), {"restart": "always"})
+@pytest.mark.parametrize("setting", [{"restart": "always"}, {"mailbox": 64}])
+def test_a_setting_of_another_type_is_refused_rather_than_ignored(setting: dict[str, object]) -> None:
+    with pytest.raises(BadSetting, match=next(iter(setting))):
+        type("Wrong", (Actor,), setting)
 
 
 def test_one_type_has_one_handler_and_a_subclass_may_replace_it() -> None:
