@@ -178,6 +178,7 @@ class BasketCore:
         self._validator = Validator(identity.member_id, identity.roster, limits)
         self._gossip = gossip_of(identity, settings, entropy)
         self._sum = SumParticipant(identity, entropy, marks)
+        self._epoch_keys: dict[str, bytes] = {}
         self.trust = TrustScorer(member.id for member in self._members)
 
     # What drivers call.
@@ -265,6 +266,7 @@ class BasketCore:
         self._identity.roster = roster
         for part in (self._validator, self._gossip, self._sum):
             part.adopt(roster)
+        self._epoch_keys = {}
         self.trust.update_members(member.id for member in self._members)
         self._roster_packet = packet
         return self._to_members(packet)
@@ -378,7 +380,7 @@ class BasketCore:
         """Begin the sum over the members that have not declined: who is silent is a dropout of it."""
         participants = held.collection.expected
         try:
-            held.host = open_basket_sum(self._identity, held.config, held.round_id, participants)
+            held.host = open_basket_sum(self._identity, held.config, held.round_id, participants, self._epoch_keys)
         except LocalError as error:
             return self._absent(held, str(error), len(held.collection.weights), len(participants))
         held.state = BasketState.SUMMING

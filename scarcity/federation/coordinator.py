@@ -138,6 +138,7 @@ class CoordinatorCore:
         self._last_round = 0
         self._expected: Expected | None = None
         self._validator = Validator(identity.member_id, identity.roster, limits)
+        self._epoch_keys: dict[str, bytes] = {}
         self._roster_packet: Packet | None = None
         self._config_packet: Packet | None = None
         self._model_packet: Packet | None = None
@@ -223,6 +224,7 @@ class CoordinatorCore:
             raise LocalError("a roster takes effect between rounds; a round is open")
         self._identity.roster = roster
         self._validator.adopt(roster)
+        self._epoch_keys = {}
         self._roster_packet = self._say(RosterNotice(roster.canonical, signature), 0)
 
     def open_round(self, now: float) -> list[Effect]:
@@ -284,7 +286,7 @@ class CoordinatorCore:
         present = tuple(sorted(held.reports))
         if len(present) < self._settings.min_baskets:
             return self._abort(held, self._why_absent(held), now)
-        held.host = open_layer2_sum(self._identity, held.config, held.round_id, held.attempt, present)
+        held.host = open_layer2_sum(self._identity, held.config, held.round_id, held.attempt, present, self._epoch_keys)
         return [SetTimer(_PATIENCE, float("inf")), *held.host.open(now), *self._outcome(held, now)]
 
     def _why_absent(self, held: _Round) -> str:

@@ -8,7 +8,7 @@ a high-water mark is durable before the Advertise behind it leaves.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any, cast
 
 import msgpack
@@ -146,21 +146,37 @@ def layer2_policy(config: RoundConfig, roster: Roster) -> SecureAggPolicy:
     )
 
 
-def open_basket_sum(identity: Identity, config: RoundConfig, round_id: int, participants: tuple[str, ...]) -> SumHost:
+# Member id -> channel key of the epoch: one mapping for all sums that a host opens in an epoch, so that a member that
+# changes its key in mid-epoch is refused at the door instead of making its peers abort.
+EpochKeys = MutableMapping[str, bytes]
+
+
+def open_basket_sum(
+    identity: Identity,
+    config: RoundConfig,
+    round_id: int,
+    participants: tuple[str, ...],
+    epoch_keys: EpochKeys | None = None,
+) -> SumHost:
     """Return the host of a basket's sum over `participants`, sorted ids."""
     domain = identity.member.domain
     needed = min_survivors(config.settings, len(participants))
     terms = _basket_terms(config)
-    return SumHost(identity, config, basket_scope(domain), round_id, 0, participants, needed, terms)
+    return SumHost(identity, config, basket_scope(domain), round_id, 0, participants, needed, terms, epoch_keys)
 
 
 def open_layer2_sum(
-    identity: Identity, config: RoundConfig, round_id: int, attempt: int, participants: tuple[str, ...]
+    identity: Identity,
+    config: RoundConfig,
+    round_id: int,
+    attempt: int,
+    participants: tuple[str, ...],
+    epoch_keys: EpochKeys | None = None,
 ) -> SumHost:
     """Return the host of Layer 2's sum over the baskets that are present, sorted ids."""
     needed = threshold_for(len(participants))
     terms = _layer2_terms(config, identity.roster)
-    return SumHost(identity, config, LAYER2, round_id, attempt, participants, needed, terms)
+    return SumHost(identity, config, LAYER2, round_id, attempt, participants, needed, terms, epoch_keys)
 
 
 class SumParticipant:
@@ -256,6 +272,7 @@ class SumHost:
         participants: tuple[str, ...],
         num_needed: int,
         terms: dict[str, Any],
+        epoch_keys: EpochKeys | None = None,
     ) -> None:
         roster = identity.roster
         self._identity = identity
@@ -281,7 +298,7 @@ class SumHost:
             coordinator_key=identity.signing_key.verify_key.encode(),
             **terms,
         )
-        self._machine = SecureAggCoordinator(sum_config, identity.signing_key, roster.keys)
+        self._machine = SecureAggCoordinator(sum_config, identity.signing_key, roster.keys, epoch_keys=epoch_keys)
 
     @property
     def result(self) -> SumResult | None:

@@ -10,9 +10,14 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = ("scripts/demo", "scripts/docs", "scripts/test", "scripts/screenshots", ".ci/run")
 
 
+def _without_python() -> dict[str, str]:
+    """Return the environment without PYTHON, by which a caller may have named an interpreter."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHON"}
+
+
 def run_bash(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = ["bash", "-c", f"set -euo pipefail; source {ROOT}/scripts/environment.sh; {code}"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**_without_python(), **environment})
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
