@@ -28,6 +28,7 @@ from typing import Protocol, Self
 import anyio
 import anyio.abc
 import attrs
+from anyio.streams.stapled import MultiListener
 
 from actors.errors import BadFrame, BadSetting, TransportClosed, UnknownPeer
 from actors.links.frame import split_frame
@@ -190,14 +191,23 @@ class TcpTransport:
         self, to_node: str, kind: int, header: bytes, blob: bytes | memoryview = b"", *, reliable: bool = False
     ) -> None:
         """Take a message and return at once; see `Transport.send`."""
+        if self._intake is None:
+            raise TransportClosed(f"{self.node} is not running")
         port = self._ports.get(to_node)
         if port is None:
             raise UnknownPeer(f"{self.node} knows no {to_node!r}")
-        if self._intake is None:
-            raise TransportClosed(f"{self.node} is not running")
         port.link.send(kind, header, blob, reliable=reliable)
         if port.parked is not None:
             port.wake()
+
+    def disconnect(self, node: str) -> None:
+        """End the link to a peer, if there is one; a dialer, here or there, dials again.
+
+        Raises:
+            UnknownPeer: it is not listed.
+        """
+        port = self._find(node)
+        self._end(port, port.scope, Refusal.STOPPED)
 
     def statistics(self) -> TransportStatistics:
         """Return the counts so far."""
@@ -247,15 +257,24 @@ class TcpTransport:
             raise failure
 
     async def _take_in(
-        self, listener: anyio.abc.Listener[anyio.abc.SocketStream], *, task_status: anyio.abc.TaskStatus[None]
+        self, listener: MultiListener[anyio.abc.SocketStream], *, task_status: anyio.abc.TaskStatus[None]
     ) -> None:
         async with anyio.create_task_group() as intake:
             self._intake = intake
-            intake.start_soon(listener.serve, self._accept, intake)
+            for one in listener.listeners:
+                intake.start_soon(self._listen, one, intake)
             for port in self._ports.values():
                 if port.address is not None:
                     intake.start_soon(self._keep_dialing, port)
             task_status.started()
+
+    async def _listen(self, listener: anyio.abc.Listener[anyio.abc.SocketStream], intake: anyio.abc.TaskGroup) -> None:
+        while True:
+            try:
+                await listener.serve(self._accept, intake)
+            except OSError as error:  # no descriptors left, or the connection was gone at once: the next may do better
+                log.warning("%s cannot accept: %s", self.node, error)
+                await anyio.sleep(_TICK_S)
 
     async def _drain(self) -> None:
         assert self._intake is not None
