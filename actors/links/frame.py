@@ -64,18 +64,17 @@ class Framer:
         """Bytes held of a frame that is not complete."""
         return len(self._partial)
 
-    def receive(self, data: bytes) -> list[Frame]:
-        """Return the frames that `data` completes, in order.
+    def receive(self, data: bytes, frames: list[Frame]) -> None:
+        """Append the frames that `data` completes, in order; those before a bad head too.
 
         Raises:
             BadFrame: a head breaks a limit; the stream cannot be used any more.
         """
-        frames: list[Frame] = []
         at, end, limit, unpack = 0, len(data), self._frame_bytes_max, HEAD.unpack_from
         if self._partial:
             at = self._complete(data, frames)
             if self._partial:
-                return frames
+                return
         while end - at >= HEAD_BYTES:
             length, kind, num_header = unpack(data, at)
             if not _AFTER_LENGTH + num_header <= length <= limit:
@@ -94,7 +93,6 @@ class Framer:
             if len(self._partial) >= HEAD_BYTES:
                 length, _, num_header = unpack(self._partial)
                 _check(length, num_header, limit)
-        return frames
 
     def _complete(self, data: bytes, frames: list[Frame]) -> int:
         """Move bytes to the partial frame until it is whole; return how many were moved."""

@@ -177,16 +177,17 @@ class PeerLink:
         """
         self._heard_at = now
         self._received_bytes += len(data)
+        frames: list[Frame] = []
         messages: list[Frame] = []
         try:
-            frames = self._framer.receive(data)
-            self._unpack(frames, messages)
+            try:
+                self._framer.receive(data, frames)
+            finally:
+                self._unpack(frames, messages)
         except BadFrame:
             self.fault = Refusal.BAD_FRAME
-            frames = []
         except LinkRefused as refused:
             self.fault = refused.reason
-            frames = []
         if not self._framer.partial_bytes:
             self._partial_since = None
         elif frames or self._partial_since is None:

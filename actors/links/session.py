@@ -25,6 +25,7 @@ import enum
 import struct
 from collections import Counter
 from collections.abc import Mapping
+from itertools import accumulate, pairwise
 
 import attrs
 
@@ -41,7 +42,7 @@ FIRST_BYTES = 6  # of randomness in a first number: it never overflows 64 bits, 
 HELLO, WELCOME, REFUSE, ACK, PING, CLOSE = 1, 2, 3, 4, 5, 6
 _MAGIC = b"SCFL"
 _OPENING = struct.Struct("<4sH")  # the same in every version, so that a wrong version can be told from garbage
-_HELLO = struct.Struct("<4sHQ16s32sBB")
+_HELLO = struct.Struct("<4sHQ16s32sBBB")
 
 
 class Refusal(enum.Enum):
@@ -86,7 +87,7 @@ class Limits:
     """What a peer may cost. `TransportStatistics.reasons` and `LinkStatistics` count how often each was hit.
 
     Attributes:
-        hello_bytes_max: bound of a frame before Welcome: Hello needs under 600 bytes, strangers get no more.
+        hello_bytes_max: bound of a frame before Welcome: Hello needs under 900 bytes, strangers get no more.
         hello_s: time for connecting, TLS and Hello together: a slow continent needs under two seconds.
         half_open_max: connections without Hello, in all: each may hold a chunk and a TLS handshake, about 100 KiB.
         half_open_per_address_max: of these from one address, so that one machine cannot take them all.
@@ -118,7 +119,7 @@ class Limits:
             check_seconds(name, getattr(self, name))
         for name in ("half_open_max", "half_open_per_address_max"):
             _check_whole(name, getattr(self, name), 1)
-        _check_whole("hello_bytes_max", self.hello_bytes_max, 600)
+        _check_whole("hello_bytes_max", self.hello_bytes_max, 900)
         _check_whole("frame_bytes_max", self.frame_bytes_max, self.hello_bytes_max)
         _check_whole("budget_out_bytes", self.budget_out_bytes, self.frame_bytes_max)
         _check_whole("budget_in_bytes", self.budget_in_bytes, self.frame_bytes_max + CHUNK_BYTES)
@@ -136,6 +137,7 @@ class Hello:
     Attributes:
         federation: 1 to 255 bytes of UTF-8; nodes of different federations never link.
         node: the node's name.
+        to: whom it means to talk to; so it is refused by any other node before a link there is touched.
         incarnation: 16 random bytes per process start.
         key: 32 bytes, the node's Ed25519 public key.
         first: the number it expects on the first frame that it gets.
@@ -144,13 +146,14 @@ class Hello:
 
     federation: str
     node: str
+    to: str
     incarnation: bytes
     key: bytes
     first: int
     version: int = VERSION
 
     def __attrs_post_init__(self) -> None:
-        for name in ("federation", "node"):
+        for name in ("federation", "node", "to"):
             if not 1 <= len(getattr(self, name).encode()) <= 255:
                 raise BadSetting(f"{name}: expected 1 to 255 bytes of UTF-8, got {getattr(self, name)!r}")
         if len(self.incarnation) != INCARNATION_BYTES:
@@ -160,11 +163,11 @@ class Hello:
 
     def encode(self, kind: int) -> bytes:
         """Return the whole frame, `kind` being HELLO or WELCOME."""
-        federation, node = self.federation.encode(), self.node.encode()
+        names = (self.federation.encode(), self.node.encode(), self.to.encode())
         head = _HELLO.pack(
-            _MAGIC, self.version, self.first, self.incarnation, self.key, len(federation), len(node)
+            _MAGIC, self.version, self.first, self.incarnation, self.key, *map(len, names)
         )  # fmt: skip
-        return encode_frame(kind, head + federation + node)
+        return encode_frame(kind, head + b"".join(names))
 
 
 def decode_hello(frame: Frame, kind: int) -> Hello:
@@ -187,12 +190,13 @@ def decode_hello(frame: Frame, kind: int) -> Hello:
         raise LinkRefused(Refusal.WRONG_VERSION, f"{version}, here it is {VERSION}")
     if len(header) < _HELLO.size:
         raise BadFrame("Hello is too short")
-    _, _, first, incarnation, key, num_federation, num_node = _HELLO.unpack_from(header)
-    split = _HELLO.size + num_federation
-    if len(header) != split + num_node or first >= 2 ** (8 * FIRST_BYTES):
+    _, _, first, incarnation, key, *lengths = _HELLO.unpack_from(header)
+    if len(header) != _HELLO.size + sum(lengths) or first >= 2 ** (8 * FIRST_BYTES):
         raise BadFrame("Hello has the wrong length or number")
+    ends = accumulate(lengths, initial=_HELLO.size)
     try:
-        return Hello(header[_HELLO.size : split].decode(), header[split:].decode(), incarnation, key, first)
+        federation, node, to = (header[start:stop].decode() for start, stop in pairwise(ends))
+        return Hello(federation, node, to, incarnation, key, first)
     except (UnicodeDecodeError, BadSetting):
         raise BadFrame("Hello has a bad name") from None
 
@@ -220,7 +224,7 @@ def judge(
         return Refusal.UNKNOWN_NODE
     if hello.key != allowed[hello.node] or (proven_key is not None and proven_key != hello.key):
         return Refusal.WRONG_KEY
-    if expected is not None and hello.node != expected:
+    if hello.to != me.node or (expected is not None and hello.node != expected):
         return Refusal.NOT_EXPECTED
     return None
 

@@ -300,9 +300,9 @@ class TcpTransport:
                     else:
                         port.wake()
 
-    def _hello(self) -> Hello:
+    def _hello(self, to: str) -> Hello:
         first = int.from_bytes(self._entropy(FIRST_BYTES))
-        return Hello(self._config.federation, self.node, self._incarnation, self._config.key, first)
+        return Hello(self._config.federation, self.node, to, self._incarnation, self._config.key, first)
 
     async def _accept(self, stream: anyio.abc.SocketStream) -> None:
         try:
@@ -332,7 +332,7 @@ class TcpTransport:
         try:
             stream, proven = await self._security.secure(raw, dialing=False)
             hello, rest = await self._read_hello(stream, HELLO)
-            mine = self._hello()
+            mine = self._hello(hello.node)
             refusal = judge(hello, mine, self._config.peers, proven_key=proven, expected=None)
             if refusal is None:
                 refusal = self._place(hello, mine, stream, rest, dialed=False)
@@ -426,7 +426,7 @@ class TcpTransport:
     async def _introduce(self, port: _Port, stream: anyio.abc.ByteStream, proven: bytes | None) -> Refusal | None:
         if port.scope is not None:  # it dialed us while we connected
             return Refusal.DUPLICATE
-        mine = self._hello()
+        mine = self._hello(port.link.node)
         if proven not in (None, self._config.peers[port.link.node]):
             return Refusal.WRONG_KEY  # before a word is said to it
         port.greeting = True
