@@ -70,5 +70,7 @@ class TcpConfig:
             Address(name, "x")  # refuses a bad name
             if len(key) != KEY_BYTES:
                 raise BadSetting(f"peers: expected {KEY_BYTES} bytes of public key for {name}, got {len(key)}")
+        if not 1 <= len(self.federation.encode()) <= 255:
+            raise BadSetting(f"federation: expected 1 to 255 bytes of UTF-8, got {self.federation!r}")
         if not 0 <= self.port <= 65535:
             raise BadSetting(f"port: expected 0 to 65535, got {self.port!r}")
