@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
+from anyio.abc import ByteStream, SocketAttribute, TaskGroup
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,7 +95,8 @@ async def test_what_was_sent_just_before_the_end_still_arrives() -> None:
 
 async def test_a_peer_that_does_not_answer_cannot_hold_up_the_end() -> None:
     at_b = Probe()
-    async with listening(at_b, Limits(drain_s=0.2)) as b, stranger(b.port) as raw:
+    async with AsyncExitStack() as outlives, listening(at_b, Limits(drain_s=0.2)) as b:
+        raw = await outlives.enter_async_context(stranger(b.port))
         await raw.send(Hello("fed-1", "c", "b", bytes(16), public_key("c"), 1).encode(HELLO))
         await at_b.until(lambda: at_b.up("c"))
         b.send("c", 1, b"", bytes(1_000_000), reliable=True)
@@ -188,3 +191,54 @@ async def test_the_error_of_a_handler_is_not_a_peers_fault_and_comes_out() -> No
     with pytest.raises(ExceptionGroup) as caught:
         await run()
     assert caught.group_contains(ZeroDivisionError)
+
+
+@asynccontextmanager
+async def cutting_proxy(port: int, rng: random.Random, cuts: int) -> AsyncIterator[int]:
+    """A port that leads to another, and breaks its first connections after some thousand bytes, anywhere in a frame."""
+    left = cuts
+
+    async def forward(source: ByteStream, sink: ByteStream, budget: list[int], group: TaskGroup) -> None:
+        with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            while budget[0] > 0:
+                data = (await source.receive(rng.randint(1, 4096)))[: budget[0]]
+                budget[0] -= len(data)
+                await sink.send(data)
+        group.cancel_scope.cancel()
+
+    async def serve(near: ByteStream) -> None:
+        nonlocal left
+        budget = [rng.randint(200, 20_000) if left > 0 else 10**9]
+        left -= 1
+        async with near, await anyio.connect_tcp("127.0.0.1", port) as far, anyio.create_task_group() as group:
+            group.start_soon(forward, near, far, budget, group)
+            group.start_soon(forward, far, near, budget, group)
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, serve)
+        yield listener.extra_attributes[SocketAttribute.local_port]()
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("how", ["tcp", "tls"])
+async def test_reliable_messages_are_once_only_and_in_order_over_a_network_that_cuts_anywhere(
+    seed: int, how: str, tmp_path: Path
+) -> None:
+    secure = plain if how == "tcp" else Authority(tmp_path).tls
+    at_a, at_b, rng = Probe(), Probe(), random.Random(seed)  # noqa: S311 - a plan of faults
+    async with (
+        node("b", at_b, secure("b")) as b,
+        cutting_proxy(b.port, rng, 15) as port,
+        node("a", at_a, secure("a")) as a,
+    ):
+        a.dial("b", "127.0.0.1", port)
+        for number in range(150):
+            a.send("b", 1, number.to_bytes(2), bytes(rng.randint(0, 3000)), reliable=True)
+            b.send("a", 1, number.to_bytes(2), bytes(rng.randint(0, 3000)), reliable=True)
+        await at_a.until_messages(150)
+        await at_b.until_messages(150)
+        links = a.statistics().links["b"].num_links
+    for probe in (at_a, at_b):
+        assert [int.from_bytes(header) for _, _, header, _ in probe.messages] == list(range(150)), f"seed {seed}"
+    assert links > 3
