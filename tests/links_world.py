@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -150,14 +150,4 @@ async def read_all(stream: ByteStream) -> bytes:
         return data
 
 
-def chunks(data: bytes, sizes: Iterator[int]) -> Iterator[bytes]:
-    """Chop data into pieces of these sizes."""
-    at = 0
-    while at < len(data):
-        size = next(sizes)
-        yield data[at : at + size]
-        at += size
-
-
-open_memory = memory_pair
 open_tcp = partial(tcp_pair, plain)

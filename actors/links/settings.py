@@ -58,7 +58,7 @@ class TcpConfig:
     node: str
     federation: str
     key: bytes
-    peers: Mapping[str, bytes]
+    peers: Mapping[str, bytes] = attrs.field(converter=dict)  # a copy: the list of a running node does not change
     host: str = "127.0.0.1"
     port: int = 0
     limits: Limits = attrs.field(factory=Limits)

@@ -488,12 +488,11 @@ class TcpTransport:
         link = port.link
         try:
             while port.scope is scope:
-                pieces = link.take(self._now())
-                if not pieces:
+                if not link.has_work():
                     port.parked = parked = anyio.Event()
                     await parked.wait()
                     continue
-                for piece in pieces:
+                for piece in link.take(self._now()):
                     await stream.send(piece)  # type: ignore[arg-type]  # sockets and TLS take views, anyio says bytes
                 if port.scope is scope:
                     link.sent()
