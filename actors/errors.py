@@ -37,3 +37,19 @@ class BadMessage(ActorError, ValueError):
 
 class NameTaken(ActorError):
     """An actor of this name is alive in the system."""
+
+
+class UnknownPeer(ActorError):
+    """The transport was not told of this node; nothing was sent."""
+
+
+class LinkFull(ActorError):
+    """The byte budget to this node is used up; nothing was sent. Try again later, or send less."""
+
+
+class TransportClosed(ActorError):
+    """The transport is not running: it was not entered, or it has ended."""
+
+
+class BadFrame(ActorError):
+    """Bytes that a peer sent are no frame of ours; whoever decodes further up may raise it to end the link."""
