@@ -17,7 +17,8 @@ def _without_python() -> dict[str, str]:
 
 def run_bash(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = ["bash", "-c", f"set -euo pipefail; source {ROOT}/scripts/environment.sh; {code}"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**_without_python(), **environment})
+    variables = {**_without_python(), **environment}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
