@@ -229,6 +229,11 @@ def _cross(relations: Iterable[Relation]) -> dict[tuple[object, ...], Relation]:
     return {relation.key: relation for relation in relations if relation.kind != "persistent"}
 
 
+def _signed(links: Mapping[Any, Relation]) -> set[tuple[Any, bool]]:
+    """Return links with their signs: one that is found with the wrong sign is not found."""
+    return {(key, relation.effect > 0) for key, relation in links.items()}
+
+
 def _name(relation: Relation) -> str:
     return f"{', '.join(relation.sources)} -> {', '.join(relation.targets)}, lag {relation.lag}"
 
@@ -262,13 +267,13 @@ def _found_table(result: SwarmResult) -> Table:
     rows.append(("pooled", result.pooled_relations))
     for name, relations in rows:
         found = _cross(relations)
-        shared = len(found.keys() & pooled.keys())
+        shared = len(_signed(found) & _signed(pooled))
         table.add_row(
             name,
             str(len(found)),
             f"{shared} of {len(pooled)}",
             str(len(found) - shared),
-            "-" if projected is None else f"{len(found.keys() & projected.keys())} of {len(projected)}",
+            "-" if projected is None else f"{len(_signed(found) & _signed(projected))} of {len(projected)}",
         )
     return table
 

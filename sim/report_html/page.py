@@ -55,8 +55,8 @@ def _head(result: SwarmResult, title: str) -> str:
 
 def _facts(result: SwarmResult) -> list[tuple[str, str, str]]:
     """Return what is to be known first: (name, figure, more)."""
-    links = {r.key for r in result.relations if r.kind != "persistent"}
-    pooled = {r.key for r in result.pooled_relations if r.kind != "persistent"}
+    links = {(r.key, r.effect > 0) for r in result.relations if r.kind != "persistent"}
+    pooled = {(r.key, r.effect > 0) for r in result.pooled_relations if r.kind != "persistent"}
     skills = {who: result.prediction.median(who) for who in ("global", "alone")}
     privacy = result.privacy
     spent = max((charge.epsilon for charge in privacy.spent), default=0.0)
