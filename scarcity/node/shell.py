@@ -14,28 +14,35 @@ import anyio
 import attrs
 
 from actors import Actor, Context, Mailbox, handles, message
+from scarcity.errors import CodecError
+from scarcity.federation.codec import decode_packet
 from scarcity.federation.effects import Core, Effect, Emit, Event, Persist, Reject, Send, SetTimer
 from scarcity.federation.packets import Packet
 from scarcity.node.journal import JournalStore
+from scarcity.node.parcel import GossipParcel, Parcel
 
 # A basket of 500 hears each member a few times per stage of a sum; what gossip adds is bounded by its period.
 _MAILBOX = 8192
 
 
-@message("scarcity.delivery")
+@message("scarcity.delivery", local=True)
 class Delivery:
-    """A packet from an authenticated peer."""
+    """A packet from an authenticated peer on this node; from another one it comes as a parcel."""
 
     sender: str
     packet: Packet
 
 
-@message("scarcity.ring")
+@message("scarcity.ring", local=True)
 class Ring:
     """A timer has come to its instant."""
 
     name: str
     at: float
+
+
+def _nobody(_node: str, _member: str) -> bool:
+    return False
 
 
 @attrs.define(eq=False)
@@ -55,6 +62,7 @@ class CoreActor(Actor):
         post: hands (sender, recipient, packet) to the transport; must not block.
         journal: where entries become durable.
         observe: told of events and refusals, with the member's id.
+        hosts: whether a node may speak for a member; without it nobody on another node is listened to.
     """
 
     mailbox = Mailbox(_MAILBOX, overflow="reject")
@@ -67,12 +75,14 @@ class CoreActor(Actor):
         post: Callable[[str, str, Packet], None],
         journal: JournalStore,
         observe: Callable[[str, Event | Reject], None],
+        hosts: Callable[[str, str], bool] = _nobody,
     ) -> None:
         self._member_id = member_id
         self._core = core
         self._post = post
         self._journal = journal
         self._observe = observe
+        self._hosts = hosts
         self._bells: dict[str, _Bell] = {}
 
     async def on_start(self, ctx: Context) -> None:
@@ -83,6 +93,21 @@ class CoreActor(Actor):
     def deliver(self, msg: Delivery, ctx: Context) -> None:
         """Give the core a packet."""
         self._carry(self._core.receive(msg.packet, msg.sender, ctx.now()), ctx)
+
+    @handles(Parcel, GossipParcel)
+    def unpack(self, msg: Parcel | GossipParcel, ctx: Context) -> None:
+        """Give the core a packet from another node, if that node hosts who says it."""
+        assert ctx.sender is not None, "who tells over a link has an address"
+        node, sender = ctx.sender.address.node, ctx.sender.address.path
+        if not self._hosts(node, sender):
+            self._observe(self._member_id, Reject(node, f"speaks for {sender}, which it does not host"))
+            return
+        try:
+            packet = decode_packet(msg.packet)
+        except CodecError as error:
+            self._observe(self._member_id, Reject(sender, f"not a packet: {error}"))
+            return
+        self._carry(self._core.receive(packet, sender, ctx.now()), ctx)
 
     @handles(Ring)
     def ring(self, msg: Ring, ctx: Context) -> None:
