@@ -27,6 +27,7 @@ from scarcity.federation.effects import Core, Event, ModelAccepted, ModelMade, R
 from scarcity.federation.packets import Model, Packet
 from scarcity.node.deployment import Deployment, require_seated
 from scarcity.node.directory import SignedDirectory, read_directory
+from scarcity.node.events import describe
 from scarcity.node.journal import SqliteJournal, member_journal
 from scarcity.node.outbox import Outbox
 from scarcity.node.post import Post
@@ -80,6 +81,11 @@ class NodeDaemon:
         self._results: Results
         self._outbox: Outbox
         self._journal: SqliteJournal
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody has asked it to finish."""
+        return self._stop.is_set()
 
     def stop(self) -> None:
         """Ask the daemon to finish; it drains first."""
@@ -140,9 +146,8 @@ class NodeDaemon:
         federation = self._deployment.config.federation
         roles = Roles(self._deployment, self._journal)
         models = self._accepted_models(roles)
-        path = federation_model = self._deployment.config.data_dir / MODEL
+        path = self._deployment.config.data_dir / MODEL
         self._results = Results(path, federation, form_of(federation), self._deployment.roster, models)
-        del federation_model
         for name in roles.member_ids:
             member = self._members[name] = Member(name)
             member.ref = await system.spawn(self._factory(member, roles), name=name)
@@ -233,11 +238,6 @@ class NodeDaemon:
         if isinstance(what, ModelAccepted | ModelMade):
             self._results.keep(what.model)
         log.info("%s: %s", member_id, describe(what))
-
-
-def describe(event: Event) -> str:
-    """Return an event as one line for people."""
-    return type(event).__name__
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
