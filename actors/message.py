@@ -41,13 +41,18 @@ _DTYPES = frozenset({"<f8", "<f4", "<i8", "<i4", "<i2", "|i1", "<u8", "<u4", "<u
 _DIMENSIONS_MAX = 8
 _registry: dict[str, type] = {}
 _names: dict[type, str] = {}
+_reliable: set[type] = set()
 registry: Mapping[str, type] = MappingProxyType(_registry)
 """The messages of this process by name; read only."""
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(attrs.field,))
-def message(name: str) -> Callable[[type[T]], type[T]]:
+def message(name: str, *, reliable: bool = False) -> Callable[[type[T]], type[T]]:
     """Make the class a frozen attrs class and register it under `name` (lower case, parts joined by dots).
+
+    Args:
+        name: what the bytes carry, unique in the process.
+        reliable: told to another node, it goes once only and in order across lost links, instead of at most once.
 
     Raises:
         BadSetting: the name is malformed, or another class has it.
@@ -63,8 +68,11 @@ def message(name: str) -> Callable[[type[T]], type[T]]:
         frozen = attrs.frozen(cls)
         if known is not None:
             del _names[known]
+            _reliable.discard(known)
         _registry[name] = frozen
         _names[frozen] = name
+        if reliable:
+            _reliable.add(frozen)
         return frozen
 
     return register
@@ -75,13 +83,24 @@ def is_message(cls: type) -> bool:
     return cls in _names
 
 
+def message_name(cls: type) -> str | None:
+    """Return the name that `@message` registered, `None` when it did not make the class."""
+    return _names.get(cls)
+
+
+def is_reliable(cls: type) -> bool:
+    """Return whether the message is told to other nodes over the reliable channel."""
+    return cls in _reliable
+
+
 @message("actors.down")
 class Down:
     """An actor that was monitored, or spawned by this one and failed, is gone; it comes once, and not for a restart.
 
     Attributes:
         ref: who is gone.
-        reason: `stopped`, `unknown` (nobody lived there), or `failed: ` and the error.
+        reason: `stopped`, `unknown` (nobody lived there), or `failed: ` and the error. Of an actor on another node it
+            may be `link lost: ` and why, and of an error only the class is told.
     """
 
     ref: ActorRef

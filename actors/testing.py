@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import attrs
 
-from actors.errors import BadSetting, LinkFull, TransportClosed, UnknownPeer
+from actors.errors import BadFrame, BadSetting, LinkFull, TransportClosed, UnknownPeer
 from actors.transport import Transport
 
 WAIT_S = 10.0  # longer than a loaded machine needs; only a failing check waits it out
@@ -28,7 +28,13 @@ class Probe:
         self._changed = anyio.Event()
 
     def deliver(self, from_node: str, kind: int, header: bytes, blob: bytes | memoryview) -> None:
-        """Record a message; the `Deliver` of a transport."""
+        """Record a message; the `Deliver` of a transport. A header `no frame` is refused.
+
+        Raises:
+            BadFrame: as whoever decodes further up may.
+        """
+        if header == b"no frame":
+            raise BadFrame("no frame")
         self.messages.append((from_node, kind, header, bytes(blob)))
         self.blobs.append(blob)
         self._changed.set()
@@ -186,6 +192,19 @@ async def _is_once_only_across_cuts(pair: LinkPair, at_a: Probe, at_b: Probe) ->
         assert [int.from_bytes(header) for _, kind, header, _ in probe.messages if kind == 1] == list(range(200))
 
 
+async def _ends_the_link_when_a_message_is_refused(pair: LinkPair, at_a: Probe, at_b: Probe) -> None:
+    pair.a.send("b", 1, b"before", reliable=True)
+    await at_b.until_messages(1)
+    pair.a.send("b", 1, b"no frame")
+    await at_b.until(lambda: ("a", False, "bad frame") in at_b.links)
+    await at_a.until(lambda: ("b", False) in [link[:2] for link in at_a.links])
+    await at_a.until(lambda: at_a.up("b"))
+    await at_b.until(lambda: at_b.up("a"))
+    pair.a.send("b", 1, b"after", reliable=True)
+    await at_b.until_messages(2)
+    assert [header for _, _, header, _ in at_b.messages] == [b"before", b"after"]
+
+
 async def _drops_best_effort_without_a_link(pair: LinkPair, _at_a: Probe, at_b: Probe) -> None:
     for _ in range(3):
         pair.a.send("absent", 1, b"gone")
@@ -219,6 +238,7 @@ CHECKS: tuple[Callable[[LinkPair, Probe, Probe], Awaitable[None]], ...] = (
     _names_what_it_refuses,
     _bounds_what_waits,
     _is_once_only_across_cuts,
+    _ends_the_link_when_a_message_is_refused,
     _drops_best_effort_without_a_link,
     _counts_what_it_does,
 )

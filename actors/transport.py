@@ -17,7 +17,7 @@ from typing import Protocol, Self
 import anyio
 import attrs
 
-from actors.errors import BadSetting, LinkFull, TransportClosed, UnknownPeer
+from actors.errors import BadFrame, BadSetting, LinkFull, TransportClosed, UnknownPeer
 
 KIND_MAX = 63  # two bits of the byte on the wire say what guarantee a message has
 Deliver = Callable[[str, int, bytes, "bytes | memoryview"], None]
@@ -319,7 +319,11 @@ class MemoryTransport:
                 lane.held -= 64 + len(header) + len(blob)
                 lane.sent += 1
                 lane.sent_bytes += len(header) + len(blob)
-                self._hub.running[node].take(self._node, kind, header, blob)
+                try:
+                    self._hub.running[node].take(self._node, kind, header, blob)
+                except BadFrame:  # the link ends, and comes back as if one of the two dialed
+                    self._hub.cut(self._node, node, "bad frame")
+                    self._hub.heal(self._node, node)
 
     async def _pump(self) -> None:
         while True:
