@@ -43,7 +43,8 @@ class LinkStatistics:
         held_bytes_max: the most it ever was.
         num_full: messages refused because the budget was used up.
         num_dropped: best-effort messages dropped because there was no link.
-        num_given_up: reliable messages that may or may not have reached a process of the peer that is gone.
+        num_given_up: reliable messages that may or may not have reached a process of the peer that is gone, or that
+            waited for a key that was taken off the list.
         num_resent: reliable messages sent again.
         num_duplicates: reliable messages that came again.
         num_early: reliable messages that overtook another, and were dropped to come again.

@@ -101,6 +101,17 @@ class PeerLink:
         self._queued = self._in_hand = 0
         self._framer = Framer(self._limits.frame_bytes_max)
 
+    def forget(self, reason: str) -> None:
+        """The peer is not listed any more, or its key is another one: nothing that waits may reach whoever comes next.
+
+        Both channels start anew with the next link, so this node must call itself by a new incarnation there.
+        """
+        assert not self.up
+        self.last_reason = reason
+        self.incarnation = None
+        self._num_given_up += self._sender.clear()
+        self._receiver.restart()
+
     def send(self, kind: int, header: bytes, blob: bytes | memoryview, *, reliable: bool) -> None:
         """Take a message.
 
@@ -198,7 +209,13 @@ class PeerLink:
         return messages, wait_s
 
     def tick(self, now: float) -> None:
-        """Look at the clock: set `fault` when the peer is late, ask for a ping when this side is silent."""
+        """Look at the clock: set `fault` when the peer is late, ask for a ping when this side is silent.
+
+        A clock that was set back must not make this side wait that long: then the time counts from now.
+        """
+        self._heard_at, self._spoke_at = min(self._heard_at, now), min(self._spoke_at, now)
+        if self._partial_since is not None:
+            self._partial_since = min(self._partial_since, now)
         if self._partial_since is not None and now - self._partial_since > self._limits.frame_s:
             self.fault = Refusal.FRAME_LATE
         elif now - self._heard_at > self._limits.silence_s:

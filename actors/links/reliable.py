@@ -16,6 +16,7 @@ link makes the sender go back. An acknowledgement is cumulative and says how man
 | ack a | drops 1..a; an `a` never sent is refused | |
 | new link, same incarnation | goes back to the oldest unacknowledged | keeps its place |
 | new incarnation | gives up what may have been handled, numbers the rest from 1 | starts at 1 |
+| taken off the list, another key | gives up everything, starts at 1 | starts at 1 |
 
 Not defended against: a receiver that acknowledges and forgets. What must outlive a process is for a journal above.
 """
@@ -151,6 +152,15 @@ class ReliableSender:
         self._wait_s = self._config.resend_s
         self._room = 1
         self._go_back()
+
+    def clear(self) -> int:
+        """The peer is another one: drop everything, number from 1; return how many were given up."""
+        given_up = len(self._unacked)
+        self._unacked.clear()
+        self.held = 0
+        self._base = self._next = self._top = 1
+        self.rewind()
+        return given_up
 
     def restart(self) -> int:
         """The peer's process is new: keep only what was never sent, numbered from 1; return how many were given up."""

@@ -20,10 +20,9 @@ from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
 from actors.errors import BadFrame, LinkFull
-from actors.links import Limits, TcpTransport
+from actors.links import Limits, Security, TcpTransport
 from actors.links.frame import HEAD, encode_frame
 from actors.links.session import HELLO, WELCOME, Hello, LinkRefused, Refusal, decode_hello
-from actors.links.tcp import Security
 from actors.testing import Probe
 from tests.links_world import (
     Authority,
