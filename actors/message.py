@@ -42,17 +42,19 @@ _DIMENSIONS_MAX = 8
 _registry: dict[str, type] = {}
 _names: dict[type, str] = {}
 _reliable: set[type] = set()
+_local: set[type] = set()
 registry: Mapping[str, type] = MappingProxyType(_registry)
 """The messages of this process by name; read only."""
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(attrs.field,))
-def message(name: str, *, reliable: bool = False) -> Callable[[type[T]], type[T]]:
+def message(name: str, *, reliable: bool = False, local: bool = False) -> Callable[[type[T]], type[T]]:
     """Make the class a frozen attrs class and register it under `name` (lower case, parts joined by dots).
 
     Args:
         name: what the bytes carry, unique in the process.
         reliable: told to another node, it goes once only and in order across lost links, instead of at most once.
+        local: it is said within a node only; a node that sends one to another breaks the protocol.
 
     Raises:
         BadSetting: the name is malformed, or another class has it.
@@ -69,10 +71,13 @@ def message(name: str, *, reliable: bool = False) -> Callable[[type[T]], type[T]
         if known is not None:
             del _names[known]
             _reliable.discard(known)
+            _local.discard(known)
         _registry[name] = frozen
         _names[frozen] = name
         if reliable:
             _reliable.add(frozen)
+        if local:
+            _local.add(frozen)
         return frozen
 
     return register
@@ -93,7 +98,12 @@ def is_reliable(cls: type) -> bool:
     return cls in _reliable
 
 
-@message("actors.down")
+def is_local(cls: type) -> bool:
+    """Return whether the message stays on its node."""
+    return cls in _local
+
+
+@message("actors.down", local=True)
 class Down:
     """An actor that was monitored, or spawned by this one and failed, is gone; it comes once, and not for a restart.
 

@@ -51,7 +51,7 @@ from actors.errors import (
     UnknownPeer,
 )
 from actors.mailbox import Envelope, Reply
-from actors.message import Down, decode, encode, is_reliable, message_name
+from actors.message import Down, decode, encode, is_local, is_reliable, message_name
 from actors.remote_peer import Peer, RemoteAnswer, RemoteLimits, RemoteStatistics, RemoteWatcher, Watch
 from actors.trace import Returned
 from actors.transport import OnLink, Transport
@@ -60,7 +60,6 @@ log = logging.getLogger("actors")
 
 _RETRY_S = 0.02  # a transport does not say when there is room: look again after about a chunk's time on a slow line
 _ROUTES_MAX = 1024  # routes that were parsed and are remembered; all are forgotten when there are more
-_RUNTIME = "actors."
 
 
 class Home(Protocol):
@@ -387,8 +386,8 @@ class Remote:
 
     def _encode(self, message: object) -> bytes:
         name = message_name(type(message))
-        if name is None or name.startswith(_RUNTIME):
-            raise BadMessage(f"{message!r:.80} is not a message, decorate its class with @message(name)")
+        if name is None or is_local(type(message)):
+            raise BadMessage(f"{message!r:.80} is no message that leaves its node, decorate its class with @message(name)")
         return encode(message, self._limits.wire)
 
     def _decode(self, blob: bytes | memoryview) -> object:
@@ -400,7 +399,7 @@ class Remote:
         """
         message = decode(blob, self._home.ref, self._limits.wire)
         name = message_name(type(message))
-        if name is None or name.startswith(_RUNTIME):
+        if name is None or is_local(type(message)):
             raise BadFrame(f"{name or type(message).__name__} cannot be told")
         return message
 

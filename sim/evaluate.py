@@ -8,11 +8,10 @@ import attrs
 import numpy as np
 
 from scarcity.engine import Moments, OnlineDiscoveryEngine, Schema, VarFit, fit_var
-from scarcity.engine.arrays import FloatArray
 from scarcity.engine.vector import Form
 from scarcity.errors import InsufficientInputs
 from scarcity.federation.packets import Aggregate
-from scarcity.node.results import sum_moments
+from scarcity.federation.reconciler import sum_moments
 from scarcity.node.source import Party, Source
 
 

@@ -25,9 +25,9 @@ from scarcity.federation.assembly import round_settings
 from scarcity.federation.client_agent import FederationClientAgent
 from scarcity.federation.packets import RoundSettings
 from scarcity.federation.privacy_guard import PrivacyParams, contribution_terms, layer2_terms
+from scarcity.federation.reconciler import model_moments
 from scarcity.node.model_file import MAX_TEXT, ModelFile, Provenance
 from scarcity.node.prediction import skills
-from scarcity.node.results import model_moments
 from scarcity.node.source import Party, Source, TableColumns, table_source, unusable
 from scarcity.privacy.mechanisms import SIGMA_MAX
 from sim.attacks import attack_named

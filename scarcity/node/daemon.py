@@ -19,7 +19,7 @@ from typing import Any
 import anyio
 import attrs
 
-from actors import ActorRef, ActorSystem, Restart
+from actors import Actor, ActorRef, ActorSystem, Context, Down, Restart, handles
 from actors.links import TcpConfig, TcpTransport
 from scarcity.errors import ConfigError, FederationError
 from scarcity.federation.codec import decode_packet
@@ -47,6 +47,24 @@ class MemberActor(CoreActor):
     """A member of a daemon: started again from its journal when it fails."""
 
     restart = _RESTART
+
+
+class Keeper(Actor):
+    """Ends the daemon when a member is down for good: half a node is worse than one that is started again."""
+
+    def __init__(self, members: tuple[ActorRef, ...], stop: Callable[[], None]) -> None:
+        self._members = members
+        self._stop = stop
+
+    async def on_start(self, ctx: Context) -> None:
+        """Watch all members."""
+        for ref in self._members:
+            ctx.monitor(ref)
+
+    @handles(Down)
+    def member_down(self, _down: Down, _ctx: Context) -> None:
+        """Finish; the system's record of failures has the cause."""
+        self._stop()
 
 
 @attrs.define(eq=False)
@@ -105,7 +123,6 @@ class NodeDaemon:
                 task_status.started()
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._watch_directory)
-                    group.start_soon(self._watch_members)
                     await self._stop.wait()
                     group.cancel_scope.cancel()
         if system.failures:
@@ -151,6 +168,8 @@ class NodeDaemon:
         for name in roles.member_ids:
             member = self._members[name] = Member(name)
             member.ref = await system.spawn(self._factory(member, roles), name=name)
+        refs = tuple(member.ref for member in self._members.values() if member.ref is not None)
+        await system.spawn(Keeper(refs, self.stop), name="keeper")
 
     def _factory(self, member: Member, roles: Roles) -> Callable[[], CoreActor]:
         def make() -> CoreActor:
@@ -215,12 +234,6 @@ class NodeDaemon:
         self._dial_all()
         log.info("epoch %d is in force: %d nodes", directory.epoch, len(directory.nodes))
 
-    async def _watch_members(self) -> None:
-        """Stop when a member is down for good."""
-        while not self._system.failures:
-            await anyio.sleep(0.25)
-        self.stop()
-
     # What is seen.
 
     def _note(self, sender: str, to: str, node: str, packet: Packet, data: bytes) -> None:
@@ -236,8 +249,15 @@ class NodeDaemon:
             self._rejects[what.peer, what.reason] += 1
             return
         if isinstance(what, ModelAccepted | ModelMade):
-            self._results.keep(what.model)
+            self._keep(what.model)
         log.info("%s: %s", member_id, describe(what))
+
+
+    def _keep(self, model: Model) -> None:
+        try:
+            self._results.keep(model)
+        except ConfigError as error:  # the journal has the model: the file is written again with the next one
+            log.error("the model file is not up to date: %s", error)
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

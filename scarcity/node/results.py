@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 import scarcity
-from scarcity.engine import Moments, Schema
-from scarcity.engine.arrays import FloatArray
 from scarcity.engine.vector import Form
 from scarcity.federation.packets import Model, TrustMode
+from scarcity.federation.reconciler import model_moments
 from scarcity.federation.roster import Roster
 from scarcity.node.config import FederationFile
 from scarcity.node.model_file import MAX_TEXT, ModelFile, Provenance, write_model
-
-
-def sum_moments(schema: Schema, form: Form, total: FloatArray, weight: float, count: int, noise_std: float) -> Moments:
-    """Return the moments of one sum of contributions, shape (d,), in the units of contributions."""
-    # A mean times its weight is off the integers by a rounding; a differenced statistic is a sum of integers.
-    exact = np.rint(total) if form == "differenced" else total
-    return Moments.from_vector(schema, form, exact, weight, count, noise_std)
-
-
-def model_moments(schema: Schema, form: Form, models: Sequence[Model]) -> Moments | None:
-    """Return the moments of all rounds' models together; None without a model."""
-    parts = [sum_moments(schema, form, m.vector * m.weight, m.weight, m.count, m.noise_std) for m in models]
-    return Moments.sum(parts) if parts else None
 
 
 class Results:

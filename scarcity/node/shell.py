@@ -97,10 +97,9 @@ class CoreActor(Actor):
     @handles(Parcel, GossipParcel)
     def unpack(self, msg: Parcel | GossipParcel, ctx: Context) -> None:
         """Give the core a packet from another node, if that node hosts who says it."""
-        assert ctx.sender is not None, "who tells over a link has an address"
-        node, sender = ctx.sender.address.node, ctx.sender.address.path
+        node, sender = ("", "") if ctx.sender is None else (ctx.sender.address.node, ctx.sender.address.path)
         if not self._hosts(node, sender):
-            self._observe(self._member_id, Reject(node, f"speaks for {sender}, which it does not host"))
+            self._observe(self._member_id, Reject(node, f"speaks for {sender or 'nobody'}, whom it does not host"))
             return
         try:
             packet = decode_packet(msg.packet)
