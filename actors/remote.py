@@ -270,7 +270,7 @@ class Remote:
             peer.counts["late"] += 1
             return
         try:
-            reply.resolve(decode(blob, self._home.ref, self._limits.wire))
+            reply.resolve(decode(blob, self._resolve, self._limits.wire))
         except BadMessage as error:
             peer.counts["refused"] += 1
             reply.fail(error)
@@ -397,11 +397,14 @@ class Remote:
             BadMessage: it is none that we know, or is malformed.
             BadFrame: no honest system sends it: a bare value, or what only a runtime says to its own actors.
         """
-        message = decode(blob, self._home.ref, self._limits.wire)
+        message = decode(blob, self._resolve, self._limits.wire)
         name = message_name(type(message))
         if name is None or is_local(type(message)):
             raise BadFrame(f"{name or type(message).__name__} cannot be told")
         return message
+
+    def _resolve(self, address: str) -> ActorRef:
+        return self._home.ref(Address.parse(address))
 
     def _route(self, to: ActorRef, sender: ActorRef | None) -> bytes:
         if sender is None:

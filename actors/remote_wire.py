@@ -70,11 +70,13 @@ def unpack_route(route: bytes, here: str, there: str) -> tuple[Address, Address 
     Raises:
         BadFrame: it is no route.
     """
+    end = 1 + route[0] if route else 1
+    if len(route) < end:
+        raise BadFrame("a route without a path")
     try:
-        end = 1 + route[0]
         sender = route[end:].decode("ascii")
         return Address(here, route[1:end].decode("ascii")), Address(there, sender) if sender else None
-    except (IndexError, UnicodeDecodeError, BadSetting) as error:
+    except (UnicodeDecodeError, BadSetting) as error:
         raise BadFrame(f"not a route: {error}") from error
 
 

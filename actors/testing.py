@@ -136,6 +136,16 @@ async def _keeps_the_order(pair: LinkPair, _at_a: Probe, at_b: Probe) -> None:
         assert numbers == list(range(500))
 
 
+async def _lets_no_reliable_message_overtake(pair: LinkPair, _at_a: Probe, at_b: Probe) -> None:
+    for number in range(300):
+        pair.a.send("b", 1, number.to_bytes(4), bytes(1000), reliable=number % 3 == 0)
+    await at_b.until_messages(300)
+    numbers = [int.from_bytes(header) for _, _, header, _ in at_b.messages]
+    for place, number in enumerate(numbers):
+        if number % 3 == 0:
+            assert set(range(number)) <= set(numbers[:place]), number
+
+
 async def _carries_large_blobs(pair: LinkPair, _at_a: Probe, at_b: Probe) -> None:
     blobs = [bytes([n]) * size for n, size in enumerate((65_536, 100_000, 300_000, 1_000_000, 3, 2_000_000))]
     for blob in blobs:
@@ -234,6 +244,7 @@ async def _counts_what_it_does(pair: LinkPair, at_a: Probe, at_b: Probe) -> None
 CHECKS: tuple[Callable[[LinkPair, Probe, Probe], Awaitable[None]], ...] = (
     _arrives_as_it_was_sent,
     _keeps_the_order,
+    _lets_no_reliable_message_overtake,
     _carries_large_blobs,
     _names_what_it_refuses,
     _bounds_what_waits,

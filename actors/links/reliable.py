@@ -103,6 +103,11 @@ class ReliableSender:
         self.held += held_bytes(message)
 
     @property
+    def next_offer(self) -> int:
+        """The number that the next message offered will have, unless the peer's process is a new one."""
+        return self._base + len(self._unacked)
+
+    @property
     def ready(self) -> bool:
         """Whether `due` has something to send without going back."""
         sent = self._next - self._base
@@ -111,14 +116,23 @@ class ReliableSender:
     def due(self, now: float) -> Iterator[tuple[int, Message]]:
         """Yield what the window allows to send, with its number; stop early and the rest stays due."""
         while self.ready:
-            number = self._next
-            self._next += 1
-            if number < self._top:
-                self.num_resent += 1
-            self._top = max(self._top, self._next)
-            if self._deadline_at is None:
-                self._deadline_at = now + self._wait_s
-            yield number, self._unacked[number - self._base]
+            yield self.take(now)
+
+    def take(self, now: float) -> tuple[int, Message]:
+        """Return the next that is due, with its number; only when `ready`."""
+        number = self._next
+        self._next += 1
+        if number < self._top:
+            self.num_resent += 1
+        self._top = max(self._top, self._next)
+        if self._deadline_at is None:
+            self._deadline_at = now + self._wait_s
+        return number, self._unacked[number - self._base]
+
+    @property
+    def next_due(self) -> int:
+        """The number of the message that `take` would return."""
+        return self._next
 
     def tick(self, now: float) -> bool:
         """Go back to the oldest message when its time is up; return whether that happened."""
