@@ -123,6 +123,12 @@ class NodeProcess:
         await self.ask(statistics=True)
         return await self.until("statistics", count + 1)
 
+    async def until_idle(self, node: str) -> None:
+        """Wait until nothing waits for a peer, or for its acknowledgement."""
+        with anyio.fail_after(WAIT_S):
+            while (await self.statistics())["links"][node]["held_bytes"]:
+                pass
+
 
 @asynccontextmanager
 async def node_process(
