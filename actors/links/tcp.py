@@ -274,7 +274,8 @@ class TcpTransport:
         while True:
             try:
                 await listener.serve(self._accept, intake)
-            except OSError as error:  # no descriptors left, or the connection was gone at once: the next may do better
+            # No descriptors left, or the connection was gone at once: the next may do better.
+            except (OSError, anyio.BrokenResourceError) as error:
                 log.warning("%s cannot accept: %s", self.node, error)
                 await anyio.sleep(_TICK_S)
 
@@ -309,11 +310,9 @@ class TcpTransport:
         return Hello(self._config.federation, self.node, to, incarnation, self._config.key, first)
 
     async def _accept(self, stream: anyio.abc.SocketStream) -> None:
-        try:
-            address = str(stream.extra_attributes[anyio.abc.SocketAttribute.remote_address]()[0])
-        except OSError:  # it was gone before we asked
-            address = ""
-        refusal = self._gate.enter(address)
+        remote = stream.extra_attributes.get(anyio.abc.SocketAttribute.remote_address)
+        address = "" if remote is None else str(remote()[0])
+        refusal = Refusal.VANISHED if remote is None else self._gate.enter(address)  # it may be reset before we look
         if refusal is not None:
             self._reasons[refusal] += 1
             await anyio.aclose_forcefully(stream)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,10 +20,11 @@ import pytest
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
-from actors.errors import BadFrame, LinkFull
+from actors.errors import BadFrame, BadMessage, LinkFull
 from actors.links import Limits, Security, TcpTransport
 from actors.links.frame import HEAD, encode_frame
 from actors.links.session import HELLO, WELCOME, Hello, LinkRefused, Refusal, decode_hello
+from actors.message import decode
 from actors.testing import Probe
 from tests.links_world import (
     Authority,
@@ -320,6 +322,33 @@ async def test_a_message_that_cannot_be_decoded_further_up_ends_the_link_of_who_
             await town.counted(Refusal.BAD_FRAME)
 
 
+async def test_a_msgpack_bomb_ends_the_link_of_who_sent_it_and_costs_next_to_nothing(secure: Secure) -> None:
+    bomb = b"\xdd\x00\x0f\x42\x40" + b"\x80" * 1_000_000  # a million empty dicts: 73 MB where nobody counts
+    async with town_of(secure) as town:
+        deliver = town.at_b.deliver
+        peaks: list[int] = []
+
+        def decoding(from_node: str, kind: int, header: bytes, blob: bytes | memoryview) -> None:
+            if kind == 3:
+                data = bytes(blob)
+                tracemalloc.start()
+                try:
+                    decode(data)
+                except BadMessage as error:
+                    raise BadFrame(str(error)) from error
+                finally:
+                    peaks.append(tracemalloc.get_traced_memory()[1])
+                    tracemalloc.stop()
+            deliver(from_node, kind, header, blob)
+
+        town.b.attach(decoding, town.at_b.on_link)  # links that come up from here on
+        async with linked(town) as (stream, number):
+            await stream.send(numbered(0x43, number, b"", bomb))
+            await town.at_b.until(lambda: not town.at_b.up("c"))
+            await town.counted(Refusal.BAD_FRAME)
+        assert max(peaks) < 200_000
+
+
 async def test_many_connects_take_no_more_than_their_places_and_give_them_back(secure: Secure) -> None:
     limits = Limits(hello_s=1.0, half_open_max=20)
     async with town_of(secure, limits) as town:
@@ -347,6 +376,20 @@ async def test_a_burst_of_connects_that_hang_up_at_once_harms_nobody(secure: Sec
         await until(lambda: town.b.statistics().num_half_open == 0)
         async with linked(town):
             pass
+
+
+async def test_a_burst_of_connects_that_are_reset_at_once_harms_nobody(secure: Secure) -> None:
+    """The connection is gone before it is accepted, so it has no address any more."""
+    async with town_of(secure) as town:
+        for n in range(500):
+            with socket.socket() as raw:
+                raw.setblocking(False)
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                raw.bind((f"127.0.2.{n % 200}", 0))
+                raw.connect_ex(("127.0.0.1", town.b.port))
+        await town.unharmed()
+        await until(lambda: town.b.statistics().reasons.get(Refusal.VANISHED.value, 0) >= 400)
+        assert town.b.statistics().num_half_open == 0
 
 
 async def test_a_peer_that_never_reads_fills_its_own_budget_and_no_other(secure: Secure) -> None:
