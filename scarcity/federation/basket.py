@@ -91,6 +91,7 @@ from scarcity.federation.packets import (
 from scarcity.federation.privacy_guard import MAX_DIMENSION, noise_fault
 from scarcity.federation.roster import COORDINATOR, Member, Roster, basket_id
 from scarcity.federation.scheduler import Verdict
+from scarcity.federation.secure_aggregation import EpochKeys
 from scarcity.federation.sums import TIMER as SUM_TIMER
 from scarcity.federation.sums import (
     SumHost,
@@ -178,7 +179,7 @@ class BasketCore:
         self._validator = Validator(identity.member_id, identity.roster, limits)
         self._gossip = gossip_of(identity, settings, entropy)
         self._sum = SumParticipant(identity, entropy, marks)
-        self._epoch_keys: dict[str, bytes] = {}
+        self._epoch_keys = EpochKeys()
         self.trust = TrustScorer(member.id for member in self._members)
 
     # What drivers call.
@@ -266,7 +267,7 @@ class BasketCore:
         self._identity.roster = roster
         for part in (self._validator, self._gossip, self._sum):
             part.adopt(roster)
-        self._epoch_keys = {}
+        self._epoch_keys = EpochKeys()
         self.trust.update_members(member.id for member in self._members)
         self._roster_packet = packet
         return self._to_members(packet)

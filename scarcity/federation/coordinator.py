@@ -59,6 +59,7 @@ from scarcity.federation.packets import (
 )
 from scarcity.federation.privacy_guard import Layout, PrivacyFilter, event_of, ledger_entry, noised_sum
 from scarcity.federation.roster import Roster
+from scarcity.federation.secure_aggregation import EpochKeys
 from scarcity.federation.sums import TIMER as SUM_TIMER
 from scarcity.federation.sums import SumHost, open_layer2_sum
 from scarcity.federation.validator import Code, Expected, Validator, ValidatorLimits, code_of, expected_in
@@ -138,7 +139,7 @@ class CoordinatorCore:
         self._last_round = 0
         self._expected: Expected | None = None
         self._validator = Validator(identity.member_id, identity.roster, limits)
-        self._epoch_keys: dict[str, bytes] = {}
+        self._epoch_keys = EpochKeys()
         self._roster_packet: Packet | None = None
         self._config_packet: Packet | None = None
         self._model_packet: Packet | None = None
@@ -224,7 +225,7 @@ class CoordinatorCore:
             raise LocalError("a roster takes effect between rounds; a round is open")
         self._identity.roster = roster
         self._validator.adopt(roster)
-        self._epoch_keys = {}
+        self._epoch_keys = EpochKeys()
         self._roster_packet = self._say(RosterNotice(roster.canonical, signature), 0)
 
     def open_round(self, now: float) -> list[Effect]:
