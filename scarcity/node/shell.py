@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import anyio
 import attrs
 
-from actors import Actor, Context, Mailbox, handles, message
+from actors import Actor, Context, Mailbox, Restart, handles, message
 from scarcity.errors import CodecError
 from scarcity.federation.codec import decode_packet
 from scarcity.federation.effects import Core, Effect, Emit, Event, Persist, Reject, Send, SetTimer
@@ -58,7 +58,8 @@ class CoreActor(Actor):
 
     Args:
         member_id: whose core it is.
-        core: the protocol.
+        core: the protocol, or what makes it: a factory is called at each start, so an actor that is restarted in place
+            (spawned by a factory of its own) comes up with a core that is restored from the journal.
         post: hands (sender, recipient, packet) to the transport; must not block.
         journal: where entries become durable.
         observe: told of events and refusals, with the member's id.
@@ -66,11 +67,12 @@ class CoreActor(Actor):
     """
 
     mailbox = Mailbox(_MAILBOX, overflow="reject")
+    restart = Restart("transient")
 
     def __init__(
         self,
         member_id: str,
-        core: Core,
+        core: Core | Callable[[], Core],
         *,
         post: Callable[[str, str, Packet], None],
         journal: JournalStore,
@@ -78,7 +80,8 @@ class CoreActor(Actor):
         hosts: Callable[[str, str], bool] = _nobody,
     ) -> None:
         self._member_id = member_id
-        self._core = core
+        self._make = core if callable(core) else lambda: core
+        self._core: Core | None = None
         self._post = post
         self._journal = journal
         self._observe = observe
@@ -87,12 +90,18 @@ class CoreActor(Actor):
 
     async def on_start(self, ctx: Context) -> None:
         """Start the core."""
+        self._core = self._make()
         self._carry(self._core.start(ctx.now()), ctx)
+
+    @property
+    def _running(self) -> Core:
+        assert self._core is not None, "an actor that handles messages has started"
+        return self._core
 
     @handles(Delivery)
     def deliver(self, msg: Delivery, ctx: Context) -> None:
         """Give the core a packet."""
-        self._carry(self._core.receive(msg.packet, msg.sender, ctx.now()), ctx)
+        self._carry(self._running.receive(msg.packet, msg.sender, ctx.now()), ctx)
 
     @handles(Parcel, GossipParcel)
     def unpack(self, msg: Parcel | GossipParcel, ctx: Context) -> None:
@@ -106,15 +115,15 @@ class CoreActor(Actor):
         except CodecError as error:
             self._observe(self._member_id, Reject(sender, f"not a packet: {error}"))
             return
-        self._carry(self._core.receive(packet, sender, ctx.now()), ctx)
+        self._carry(self._running.receive(packet, sender, ctx.now()), ctx)
 
     @handles(Ring)
     def ring(self, msg: Ring, ctx: Context) -> None:
         """Tell the core of a timer, unless it was set anew in the meantime."""
-        bell = self._bells[msg.name]
-        if bell.at == msg.at:
+        bell = self._bells.get(msg.name)  # none, when it rang for the life before a restart
+        if bell is not None and bell.at == msg.at:
             bell.at = math.inf
-            self._carry(self._core.fire(msg.name, ctx.now()), ctx)
+            self._carry(self._running.fire(msg.name, ctx.now()), ctx)
 
     def _carry(self, effects: Iterable[Effect], ctx: Context) -> None:
         """Carry effects out in list order: a `Persist` is durable before the `Send` behind it leaves."""
