@@ -123,7 +123,7 @@ def prepare(folder: Path, clients: int, epsilon: float) -> tuple[list[Host], dic
     say("the operator signs certificates and the directory of who is who")
     requests = [str(host.folder / "keys" / "request.json") for host in hosts]
     for host, request in zip(hosts, requests, strict=True):
-        certificate = str(host.folder / "keys" / "certificate.pem")
+        certificate = str(host.folder / "keys" / "node.pem")
         scarcity("keys", "sign", request, "--federation-dir", "keys", "--out", certificate, folder=operator)
         (host.folder / "keys" / "authority.pem").write_bytes((operator / "keys" / "authority.pem").read_bytes())
     scarcity("keys", "roster", "make", *requests, "--federation-dir", "keys", "--out", "roster.json", folder=operator)
@@ -132,7 +132,7 @@ def prepare(folder: Path, clients: int, epsilon: float) -> tuple[list[Host], dic
     rounds = ["--rounds", "2", "--interval-s", f"{PAUSE_S:g}", "--gather-s", "60"]
     key = ["--operator-key", made["operator_key"]]
     scarcity(
-        "init", "federation", FEDERATION, *terms, *rounds, *key, "--schema", "schema.json", "--out", "federation.toml",
+        "init", "federation", "--name", FEDERATION, *terms, *rounds, *key, "--schema", "schema.json", "--out", "federation.toml",
         folder=operator,
     )
     for host in hosts:
@@ -220,7 +220,7 @@ def run(folder: Path, clients: int, epsilon: float) -> None:
     say("four daemons")
     with running(hosts):
         wait_for("round 1", hosts, lambda: 1 in rounds_of(hub) and all(1 in rounds_of(host) for host in hosts[1:]))
-        show_model(hub.folder / "data" / "model", "after round 1")
+        show_model(hub.folder / "hub-data" / "model", "after round 1")
         say(f"kill -9 of {victim.name}: {os.strerror(0) and victim.process and victim.process.pid}")
         spent = victim.status()["epsilon_spent"]
         victim.end(signal.SIGKILL)
@@ -230,7 +230,7 @@ def run(folder: Path, clients: int, epsilon: float) -> None:
         assert victim.status()["epsilon_spent"] == spent, "a crash must not change what was spent"
         say(f"{victim.name} is back, with its ledgers as they were")
         wait_for("round 2", hosts, lambda: all({1, 2} <= rounds_of(host) for host in hosts))
-        show_model(hub.folder / "data" / "model", "after round 2")
+        show_model(hub.folder / "hub-data" / "model", "after round 2")
         for host in hosts:
             print(scarcity("outbox", "--config", "node.toml", "--verify", folder=host.folder).splitlines()[-1])
         for host in hosts:
@@ -243,7 +243,7 @@ def run(folder: Path, clients: int, epsilon: float) -> None:
 
 def rounds_of(host: Host) -> set[int]:
     with contextlib.suppress(FederationError):
-        return set(host.status()["rounds"])
+        return set(host.status()["models"])
     return set()
 
 

@@ -159,6 +159,7 @@ class CoordinatorCore:
         self._validator = Validator(identity.member_id, identity.roster, limits)
         self._epoch_keys = EpochKeys()
         self._roster_packet: Packet | None = None
+        self._next_roster: tuple[Roster, bytes] | None = None
         self._config_packet = past.config
         self._model_packet = past.model
         self._aborted_packet = past.aborted
@@ -285,6 +286,13 @@ class CoordinatorCore:
         self._epoch_keys = EpochKeys()
         self._roster_packet = self._say(RosterNotice(roster.canonical, signature), 0)
 
+    def renew(self, roster: Roster, signature: bytes) -> None:
+        """Take a newer roster now, or, while a round is open, before the next one."""
+        if self._round is None:
+            self.adopt(roster, signature)
+        else:
+            self._next_roster = (roster, signature)
+
     def open_round(self, now: float) -> list[Effect]:
         """Open the next round.
 
@@ -295,6 +303,9 @@ class CoordinatorCore:
             raise LocalError(f"round {self._round.round_id} is open")
         if self._terms is None:
             raise LocalError("the first update fixes the schema; none has come")
+        if self._next_roster is not None:
+            self.adopt(*self._next_roster)
+            self._next_roster = None
         self._resting = None
         self._last_round += 1
         terms, roster = self._terms, self._identity.roster

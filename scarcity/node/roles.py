@@ -12,6 +12,7 @@ from scarcity.federation.client_agent import FederationClientAgent
 from scarcity.federation.effects import Core, EntropyLabel
 from scarcity.federation.identity import Identity
 from scarcity.federation.packets import TrustMode, Unit
+from scarcity.federation.recovery import rows_spent_until
 from scarcity.federation.roster import COORDINATOR, Role
 from scarcity.node.config import ClientSeat, FederationFile
 from scarcity.node.deployment import Deployment
@@ -26,9 +27,9 @@ def system_entropy(_label: EntropyLabel) -> Callable[[int], bytes]:
 
 def form_of(federation: FederationFile) -> Form:
     """Return the layout of what clients share under a federation's settings."""
-    if federation.settings.unit is Unit.CLIENT:
-        return "mean"
-    return "centred" if federation.settings.mode is TrustMode.NONE else "differenced"
+    if federation.settings.mode is TrustMode.NONE:
+        return "centred"
+    return "mean" if federation.settings.unit is Unit.CLIENT else "differenced"
 
 
 class Roles:
@@ -57,7 +58,8 @@ class Roles:
         """All members of this node; baskets before clients, and the coordinator, who opens rounds, last."""
         roster = self._deployment.roster
         order = (Role.BASKET, Role.CLIENT, Role.COORDINATOR)
-        return tuple(sorted(self._deployment.member_keys, key=lambda name: (order.index(roster.member(name).role), name)))
+        names = self._deployment.member_keys
+        return tuple(sorted(names, key=lambda name: (order.index(roster.member(name).role), name)))
 
     def core_of(self, member_id: str) -> Core:
         """Return a member's core as its journal left it.
@@ -82,10 +84,11 @@ class Roles:
         operator_key = federation.operator_key
         if member_id not in self._seats:
             return self._assembly.basket(identity, operator_key, journal=left)
-        learner = self._learner(self._seats[member_id])
+        learner = self._learner(self._seats[member_id], rows_spent_until(left))
         return self._assembly.client(identity, operator_key, learner=learner, journal=left)
 
-    def _learner(self, seat: ClientSeat) -> RowsLearner:
+    def _learner(self, seat: ClientSeat, spent_until: int) -> RowsLearner:
         federation = self._deployment.config.federation
         agent = FederationClientAgent(OnlineDiscoveryEngine(federation.schema), seat.id, form_of(federation))
+        agent.resume(spent_until)
         return RowsLearner(agent, TailedRows(seat.source, federation.schema, seat.time, seat.variables))
