@@ -104,3 +104,19 @@ class LedgerCorrupt(BudgetError):
 
 class LedgerInUse(BudgetError):
     """Another process holds this ledger."""
+
+
+class OutboxError(FederationError):
+    """What is about to leave cannot be put on record, so it stays."""
+
+
+class OutboxCorrupt(OutboxError):
+    """The outbox's chain is broken somewhere else than at a torn last line, or is signed by another key."""
+
+
+class NodeNotRunning(FederationError):
+    """No daemon answers at this node's control socket."""
+
+
+class NodeRunning(FederationError):
+    """A daemon of this node runs already."""

@@ -135,8 +135,12 @@ class TableColumns:
         return tuple(name for name in (self.party, self.domain, self.time) if name)
 
 
-def _schema_of(path: Path, heading: list[str], columns: TableColumns, schema: Schema | None) -> Schema:
-    """Return the schema of the wanted variables, all of which are columns."""
+def schema_of(path: Path, heading: list[str], columns: TableColumns, schema: Schema | None) -> Schema:
+    """Return the schema of the wanted variables, all of which are columns.
+
+    Raises:
+        ConfigError: columns are missing, unknown or named twice.
+    """
     twice = sorted({name for name in heading if heading.count(name) > 1})
     if twice:
         raise ConfigError(f"{path}: columns {twice} come twice in the heading")
@@ -177,13 +181,27 @@ class Record:
 
 
 @attrs.frozen
-class _LineReader:
+class LineReader:
+    """Reads and checks the rows of a file one by one.
+
+    Attributes:
+        path: the file, for messages.
+        columns: the roles of its columns.
+        schema: of the wanted variables.
+        heading: the names of all columns.
+    """
+
     path: Path
     columns: TableColumns
     schema: Schema
     heading: list[str]
 
     def read(self, order: int, number: int, cells: list[str]) -> Record:
+        """Return the record of a row: its position among the rows, its number in the file, its cells.
+
+        Raises:
+            InvalidRow: a bad cell, or not as many as the heading has.
+        """
         if len(cells) != len(self.heading):
             raise InvalidRow(f"{self.path}, row {number}: {len(cells)} cells, the heading has {len(self.heading)}")
         text = dict(zip(self.heading, (cell.strip() for cell in cells), strict=True))
@@ -333,8 +351,8 @@ def read_rows(path: Path, columns: TableColumns, schema: Schema | None = None) -
         InvalidRow: a bad cell.
     """
     heading, lines = read_table(path)
-    schema = _schema_of(path, heading, columns, schema)
-    reader = _LineReader(path, columns, schema, heading)
+    schema = schema_of(path, heading, columns, schema)
+    reader = LineReader(path, columns, schema, heading)
     records = [reader.read(order, number, line) for order, (number, line) in enumerate(lines)]
     if not records:
         raise InvalidRow(f"{path}: no rows behind the heading")

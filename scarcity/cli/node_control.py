@@ -1,0 +1,65 @@
+"""`scarcity status` and `scarcity stop`: questions to a daemon that runs. Options in, text out."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Final
+
+import click
+
+from scarcity.cli.main import STATUS_FAILED
+from scarcity.cli.options import FILE
+from scarcity.node.config import read_node_config
+from scarcity.node.control import ask_control, stop_and_wait
+from scarcity.node.status import NodeStatus, render
+
+CONTROL: Final = "control.sock"
+_WATCH_S: Final = 2.0
+_CONFIG: Final = click.option("--config", required=True, type=FILE, metavar="FILE", help="The node's TOML file.")
+
+
+@click.command()
+@_CONFIG
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--watch", is_flag=True, help="Show it anew every 2 s, until Ctrl-C.")
+def status(config: Path, *, as_json: bool, watch: bool) -> None:
+    """Show what a node is doing: who is linked, what each member waits for, from whom and until when.
+
+    Status: 0 done, 1 no daemon runs, 2 wrong use.
+    """
+    path = read_node_config(config).data_dir / CONTROL
+    while True:
+        said = ask_control(path, "status")
+        text = json.dumps(said, indent=None if watch else 2) + "\n" if as_json else render(NodeStatus.from_json(said))
+        if watch and not as_json:
+            click.clear()
+        click.echo(text, nl=False)
+        if not watch:
+            return
+        time.sleep(_WATCH_S)
+
+
+@click.command()
+@_CONFIG
+@click.option("--wait", is_flag=True, help="Return when its process is gone.")
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="S",
+    help="Longest wait in seconds.",
+)  # fmt: skip
+@click.pass_context
+def stop(context: click.Context, config: Path, *, wait: bool, timeout_s: float) -> None:
+    """Ask a node to finish: its members handle what waits, its links say goodbye, its files are closed.
+
+    Status: 0 done, 1 no daemon runs or it is still there after --timeout, 2 wrong use.
+    """
+    path = read_node_config(config).data_dir / CONTROL
+    if not wait:
+        ask_control(path, "stop")
+        click.echo("stopping")
+    elif stop_and_wait(path, timeout_s=timeout_s):
+        click.echo("stopped")
+    else:
+        click.echo(f"scarcity: still there after {timeout_s:g} s", err=True)
+        context.exit(STATUS_FAILED)
