@@ -100,7 +100,9 @@ def prepare(folder: Path, clients: int, epsilon: float) -> tuple[list[Host], dic
     """Make keys, the directory and configs; return the hosts and the routes of each airport."""
     source = flights()
     routes = {
-        airport: sorted((p for p in source.parties if p.domain == airport), key=lambda p: (-len(p.times), p.id))[:clients]
+        airport: sorted((p for p in source.parties if p.domain == airport), key=lambda p: (-len(p.times), p.id))[
+            :clients
+        ]
         for airport in AIRPORTS
     }
     names = ("hub", *(airport.lower() for airport in AIRPORTS))
@@ -132,7 +134,17 @@ def prepare(folder: Path, clients: int, epsilon: float) -> tuple[list[Host], dic
     rounds = ["--rounds", "2", "--interval-s", f"{PAUSE_S:g}", "--gather-s", "60"]
     key = ["--operator-key", made["operator_key"]]
     scarcity(
-        "init", "federation", "--name", FEDERATION, *terms, *rounds, *key, "--schema", "schema.json", "--out", "federation.toml",
+        "init",
+        "federation",
+        "--name",
+        FEDERATION,
+        *terms,
+        *rounds,
+        *key,
+        "--schema",
+        "schema.json",
+        "--out",
+        "federation.toml",
         folder=operator,
     )
     for host in hosts:

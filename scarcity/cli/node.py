@@ -36,9 +36,11 @@ def node(context: click.Context, path: Path, check: bool, backend: str) -> None:
     deployment = open_deployment(config, time.time())
     if check:
         members = ", ".join(sorted(deployment.member_keys))
-        click.echo(f"{path}: node {config.name} of {deployment.directory.federation}, epoch "
-                   f"{deployment.directory.epoch}, hosts {members}; nothing is wrong with its files")
+        click.echo(
+            f"{path}: node {config.name} of {deployment.directory.federation}, epoch "
+            f"{deployment.directory.epoch}, hosts {members}; nothing is wrong with its files"
+        )
         return
-    configure_logs(config.log_format)
-    if anyio.run(serve, deployment, backend=backend):
+    repeats = configure_logs(config.log_format)
+    if anyio.run(serve, deployment, lambda: repeats.num_suppressed, backend=backend):
         context.exit(STATUS_INTERRUPTED)

@@ -272,6 +272,11 @@ class BasketCore:
         return self._identity.member_id
 
     @property
+    def round_id(self) -> int:
+        """The newest round that the basket knows of, 0 before the first."""
+        return self._last_round
+
+    @property
     def state(self) -> BasketState:
         """Where the basket stands."""
         return BasketState.IDLE if self._round is None else self._round.state

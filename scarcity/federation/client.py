@@ -316,6 +316,11 @@ class ClientCore:
         return self._identity.member_id
 
     @property
+    def round_id(self) -> int:
+        """The newest round that the client knows of, 0 before the first."""
+        return self._last_round
+
+    @property
     def state(self) -> ClientState:
         """Where the client stands."""
         return ClientState.IDLE if self._round is None else self._round.state

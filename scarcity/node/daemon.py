@@ -1,46 +1,55 @@
 """One host's daemon: its members as supervised actors, its links, its journal and outbox, and who may ask it things.
 
-What happens, in order: keys and files are checked (`deployment`), journal and outbox are opened, the control socket
-answers, links come up, members start from what the journal holds. A member whose journal or file fails starts again a
-few times; when that does not help the daemon ends, with the cause, and the host's service manager decides. On
-SIGTERM, SIGINT or `scarcity stop` members handle what waits, links say goodbye, files are closed.
+What happens, in order: journal and outbox are opened, the control socket answers, links come up, members start from
+what the journal holds. A member whose journal or file of rows fails starts again a few times; when that does not help
+the daemon ends, with the cause, and the host's service manager decides. When it is stopped, members handle what waits,
+links say goodbye, files are closed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
-import attrs
+import anyio.abc
 
 from actors import Actor, ActorRef, ActorSystem, Context, Down, Restart, handles
+from actors.errors import ActorStopped, BadSetting
 from actors.links import TcpConfig, TcpTransport
 from scarcity.errors import ConfigError, FederationError
 from scarcity.federation.codec import decode_packet
-from scarcity.federation.effects import Core, Event, ModelAccepted, ModelMade, Reject
-from scarcity.federation.packets import Model, Packet
+from scarcity.federation.coordinator import CoordinatorCore
+from scarcity.federation.effects import Event, ModelAccepted, ModelMade, Reject
+from scarcity.federation.packets import Model
+from scarcity.node.control import serve_control
 from scarcity.node.deployment import Deployment, require_seated
-from scarcity.node.directory import SignedDirectory, read_directory
-from scarcity.node.events import describe
+from scarcity.node.directory import SignedDirectory, parse_address, read_directory
+from scarcity.node.events import describe, round_of
 from scarcity.node.journal import SqliteJournal, member_journal
 from scarcity.node.outbox import Outbox
 from scarcity.node.post import Post
 from scarcity.node.results import Results
 from scarcity.node.roles import Roles, form_of
 from scarcity.node.shell import CoreActor
+from scarcity.node.status import status_of
+from scarcity.node.view import Member, Seen, by_reason, size_of
 
 log = logging.getLogger("scarcity.node")
 
-JOURNAL, OUTBOX, CONTROL, MODEL = "journal.sqlite", "outbox.jsonl", "control.sock", "model"
-_WATCH_S = 2.0  # how often the directory's file is looked at: a revocation is in force within this time
+JOURNAL: Final = "journal.sqlite"
+OUTBOX: Final = "outbox.jsonl"
+CONTROL: Final = "control.sock"
+MODEL: Final = "model"
+_WATCH_S: Final = 2.0  # how often the directory's file is looked at: a revocation is in force within this time
 # A disk that is full for a minute must not end a node; one that stays full must.
-_RESTART = Restart("transient", max_restarts=5, within_s=120.0)
+_RESTART: Final = Restart("transient", max_restarts=5, within_s=120.0)
 
 
 class MemberActor(CoreActor):
@@ -49,7 +58,7 @@ class MemberActor(CoreActor):
     restart = _RESTART
 
 
-class Keeper(Actor):
+class KeeperActor(Actor):
     """Ends the daemon when a member is down for good: half a node is worse than one that is started again."""
 
     def __init__(self, members: tuple[ActorRef, ...], stop: Callable[[], None]) -> None:
@@ -67,34 +76,34 @@ class Keeper(Actor):
         self._stop()
 
 
-@attrs.define(eq=False)
-class Member:
-    """What the daemon knows of one of its members."""
-
-    id: str
-    core: Core | None = None
-    ref: ActorRef | None = None
-    started_at: float = 0.0
-
-
 class NodeDaemon:
-    """One node, from its files to its last goodbye.
+    """One node, from its files to its last goodbye; used once, in an event loop.
 
     Args:
         deployment: checked config, directory and keys.
+        num_unlogged: how many log records were not written so far, for the status.
         wall: seconds since 1970, for expiry and records.
     """
 
-    def __init__(self, deployment: Deployment, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        *,
+        num_unlogged: Callable[[], int] = lambda: 0,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._deployment = deployment
+        self._config = deployment.config
+        self._num_unlogged = num_unlogged
         self._wall = wall
         self._signed = deployment.signed
         self._members: dict[str, Member] = {}
-        self._rejects: Counter[tuple[str, str]] = Counter()
+        self._seen = Seen(anyio.current_time)
         self._stop = anyio.Event()
-        self._since = wall()
-        self._transport: TcpTransport
+        self._started_at = 0.0
+        self._listening = ""
         self._system: ActorSystem
+        self._transport: TcpTransport
         self._post: Post
         self._results: Results
         self._outbox: Outbox
@@ -109,90 +118,99 @@ class NodeDaemon:
         """Ask the daemon to finish; it drains first."""
         self._stop.set()
 
-    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def run(self) -> None:
         """Serve until `stop`.
 
         Raises:
-            FederationError: what ended it, with the cause.
+            FederationError: what kept it from starting, or ended it, with the cause.
         """
-        data_dir = self._deployment.config.data_dir
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._started_at = anyio.current_time()
+        data_dir = self._config.data_dir
         with self._files(data_dir):
-            async with self._linked() as system:
+            async with self._linked() as system, anyio.create_task_group() as group:
+                await group.start(serve_control, data_dir / CONTROL, self._answer)
                 await self._spawn_all(system)
-                task_status.started()
-                async with anyio.create_task_group() as group:
-                    group.start_soon(self._watch_directory)
-                    await self._stop.wait()
-                    group.cancel_scope.cancel()
+                group.start_soon(self._watch_directory)
+                log.info("%s is up with %d members", self._config.name, len(self._members))
+                await self._stop.wait()
+                log.info("%s finishes", self._config.name)
+                group.cancel_scope.cancel()
         if system.failures:
             failure = system.failures[-1]
             raise FederationError(f"member {failure.ref.address.path} is down: {failure.error}") from failure.error
 
-    @contextmanager
-    def _files(self, data_dir: Path) -> Any:
-        self._journal = SqliteJournal(data_dir / JOURNAL)
+    @contextlib.contextmanager
+    def _files(self, data_dir: Path) -> Iterator[None]:
+        """Open what must survive a crash; whoever holds the journal is the node's only daemon."""
         try:
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._journal = SqliteJournal(data_dir / JOURNAL)
+        except OSError as error:
+            raise ConfigError(f"data_dir {data_dir}: {error.strerror}") from None
+        with contextlib.closing(self._journal):
             self._outbox = Outbox(data_dir / OUTBOX, self._deployment.link_key, self._wall)
-            yield
-        finally:
-            self._journal.close()
+            with contextlib.closing(self._outbox):
+                yield
 
     @asynccontextmanager
     async def _linked(self) -> AsyncIterator[ActorSystem]:
         """Bring up links and the system of actors on them."""
-        config, directory = self._deployment.config, self._signed.directory
+        config, directory = self._config, self._signed.directory
         host, port = config.listen
-        tcp = TcpConfig(
-            node=config.name,
-            federation=directory.federation,
-            key=directory.entry(config.name).key,
-            peers=directory.peers(),
-            host=host,
-            port=port,
-        )
-        self._transport = TcpTransport(tcp, self._deployment.security())
-        async with ActorSystem(config.name, transport=self._transport, on_link=self._on_link) as system:
-            self._system = system
-            self._post = Post(system, self._node_of, self._note)
-            self._dial_all()
-            log.info("%s listens on %s:%d", config.name, host, self._transport.port)
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                peers = dict(directory.peers())
+                tcp = TcpConfig(
+                    node=config.name,
+                    federation=directory.federation,
+                    key=directory.entry(config.name).key,
+                    peers=peers,
+                    host=host,
+                    port=port,
+                )
+                self._transport = TcpTransport(tcp, self._deployment.security())
+                self._dial_all()
+                system = ActorSystem(config.name, transport=self._transport, on_link=self._seen.link)
+                self._system = await stack.enter_async_context(system)
+            except BadSetting as error:
+                raise ConfigError(f"{config.path}: {error}") from error
+            except OSError as error:
+                raise ConfigError(f"{config.path}: listen {host}:{port}: {error.strerror or error}") from error
+            self._post = Post(system, self._node_of, self._outbox.record)
+            self._listening = f"{host}:{self._transport.port}"
+            log.info("%s listens on %s", config.name, self._listening)
             yield system
 
     async def _spawn_all(self, system: ActorSystem) -> None:
-        federation = self._deployment.config.federation
+        federation, roster = self._config.federation, self._deployment.roster
         roles = Roles(self._deployment, self._journal)
-        models = self._accepted_models(roles)
-        path = self._deployment.config.data_dir / MODEL
-        self._results = Results(path, federation, form_of(federation), self._deployment.roster, models)
+        path = self._config.data_dir / MODEL
+        self._results = Results(path, federation, form_of(federation), roster, self._known_models(roles))
         for name in roles.member_ids:
-            member = self._members[name] = Member(name)
-            member.ref = await system.spawn(self._factory(member, roles), name=name)
+            member = self._members[name] = Member(name, roster.member(name).role)
+            try:
+                member.ref = await system.spawn(self._factory(member, roles), name=name)
+            except ActorStopped as error:
+                raise FederationError(f"member {name} does not start: {error.__cause__ or error}") from error
         refs = tuple(member.ref for member in self._members.values() if member.ref is not None)
-        await system.spawn(Keeper(refs, self.stop), name="keeper")
+        await system.spawn(KeeperActor(refs, self.stop), name="keeper")
 
-    def _factory(self, member: Member, roles: Roles) -> Callable[[], CoreActor]:
-        def make() -> CoreActor:
-            member.core = roles.core_of(member.id)
-            member.started_at = self._wall()
+    def _factory(self, member: Member, roles: Roles) -> Callable[[], MemberActor]:
+        journal = self._outbox.watch(member.id, member_journal(self._journal, member.id))
+
+        def make() -> MemberActor:
+            member.core, member.learner = roles.make(member.id)
             return MemberActor(
-                member.id,
-                member.core,
-                post=self._post,
-                journal=member_journal(self._journal, member.id),
-                observe=self._observe,
-                hosts=self._hosts,
+                member.id, member.core, post=self._post, journal=journal, observe=self._observe, hosts=self._hosts
             )
 
         return make
 
-    def _accepted_models(self, roles: Roles) -> list[Model]:
-        packets = (
-            decode_packet(payload)
-            for name in roles.member_ids
-            for _, payload in member_journal(self._journal, name).entries("model")
-        )
-        return [packet.body for packet in packets if isinstance(packet.body, Model)]
+    def _known_models(self, roles: Roles) -> list[Model]:
+        payloads = [
+            payload for name in roles.member_ids for _, payload in member_journal(self._journal, name).entries("model")
+        ]
+        return [packet.body for packet in map(decode_packet, payloads) if isinstance(packet.body, Model)]
 
     # Who is where.
 
@@ -200,64 +218,93 @@ class NodeDaemon:
         return self._signed.directory.node_of(member_id)
 
     def _hosts(self, node: str, member_id: str) -> bool:
-        return self._signed.directory.hosts(node, member_id)
+        hosted = self._signed.directory.hosts(node, member_id)
+        if hosted:
+            self._seen.member_at[member_id] = anyio.current_time()
+        return hosted
 
     def _dial_all(self) -> None:
         for entry in self._signed.directory.nodes:
-            if entry.name != self._deployment.config.name and entry.address:
-                host, _, port = entry.address.rpartition(":")
-                self._transport.dial(entry.name, host.strip("[]"), int(port))
+            if entry.name != self._config.name and entry.address:
+                self._transport.dial(entry.name, *parse_address(entry.address))
 
     async def _watch_directory(self) -> None:
         """Adopt a newer directory as soon as its file is there; links to who is not on it end at once."""
-        path, operator_key = self._deployment.config.roster, self._deployment.config.federation.operator_key
+        path = self._config.roster
         known = _stamp(path)
         while True:
             await anyio.sleep(_WATCH_S)
-            stamp = _stamp(path)
-            if stamp == known:
+            if (stamp := _stamp(path)) == known:
                 continue
             known = stamp
             try:
-                signed = read_directory(path, operator_key, self._wall())
-                self._adopt(signed)
+                self._adopt(read_directory(path, self._config.federation.operator_key, self._wall()))
             except ConfigError as error:
-                log.error("the directory in force stays that of epoch %d: %s", self._signed.directory.epoch, error)
+                log.warning("epoch %d stays in force: %s", self._signed.directory.epoch, error)
 
     def _adopt(self, signed: SignedDirectory) -> None:
         directory = signed.directory
         if directory.epoch <= self._signed.directory.epoch:
-            raise ConfigError(f"{self._deployment.config.roster}: epoch {directory.epoch} is not a newer one")
-        require_seated(self._deployment.config, directory, self._deployment.link_key, self._deployment.member_keys)
+            raise ConfigError(f"{self._config.roster}: epoch {directory.epoch} is no newer one")
+        require_seated(self._config, directory, self._deployment.link_key, self._deployment.member_keys)
         self._signed = signed
         self._transport.set_peers(directory.peers())
         self._dial_all()
+        for member in self._members.values():
+            if isinstance(member.core, CoordinatorCore):
+                member.core.renew(directory.roster, signed.roster_signature)
         log.info("epoch %d is in force: %d nodes", directory.epoch, len(directory.nodes))
 
-    # What is seen.
-
-    def _note(self, sender: str, to: str, node: str, packet: Packet, data: bytes) -> None:
-        self._outbox.record(sender, to, node, packet, len(data))
-
-    def _on_link(self, node: str, up: bool, reason: str) -> None:
-        log.info("%s: %s", node, "linked" if up else f"no link: {reason}")
+    # What is seen and asked.
 
     def _observe(self, member_id: str, what: Event | Reject) -> None:
         if isinstance(what, Reject):
-            if self._rejects[what.peer, what.reason] == 0:
-                log.warning("%s refuses %s: %s", member_id, what.peer, what.reason)
-            self._rejects[what.peer, what.reason] += 1
+            self._seen.refused(member_id, what)
             return
         if isinstance(what, ModelAccepted | ModelMade):
             self._keep(what.model)
-        log.info("%s: %s", member_id, describe(what))
-
+        fields = {"fields": {"member": member_id, "round": round_of(what), "event": type(what).__name__}}
+        log.info("%s, %s", member_id, describe(what), extra=fields)
 
     def _keep(self, model: Model) -> None:
         try:
             self._results.keep(model)
         except ConfigError as error:  # the journal has the model: the file is written again with the next one
-            log.error("the model file is not up to date: %s", error)
+            log.warning("the model file is not up to date: %s", error)
+
+    def _answer(self, command: str) -> Mapping[str, Any]:
+        if command == "stop":
+            self.stop()
+            return {"stopping": True}
+        if command == "status":
+            return self._status()
+        raise ConfigError(f"expected status or stop, got {command[:40]!r}")
+
+    def _status(self) -> Mapping[str, Any]:
+        federation, data_dir = self._config.federation, self._config.data_dir
+        budget = federation.budget.epsilon
+        return status_of(
+            node=self._config.name,
+            pid=os.getpid(),
+            federation=federation.federation,
+            federation_digest=federation.digest,
+            epoch=self._signed.directory.epoch,
+            now=anyio.current_time(),
+            started_at=self._started_at,
+            listening=self._listening,
+            transport=self._transport.statistics(),
+            link_changed_at=self._seen.link_changed_at,
+            members=[member.facts(self._system, budget) for member in self._members.values()],
+            node_of=self._node_of,
+            seen_at=self._seen.member_at,
+            refusals={**self._seen.refusals, **by_reason(self._post.lost)},
+            models=self._results.rounds,
+            failures=[f"{each.ref.address.path}: {each.error}" for each in self._system.failures],
+            journal_bytes=size_of(data_dir / JOURNAL, data_dir / f"{JOURNAL}-wal"),
+            outbox_bytes=self._outbox.size_bytes,
+            outbox_records=len(self._outbox),
+            unlogged=self._num_unlogged(),
+        ).to_json()
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ import attrs
 from nacl.signing import SigningKey
 
 from actors.links import Files, MutualTls, Plaintext
-from actors.links.tcp import Security
+from actors.links.security import Security
 from scarcity.errors import ConfigError
 from scarcity.federation.roster import COORDINATOR, Roster, basket_id
 from scarcity.federation.transport import Reach, refuse_unsafe

@@ -61,8 +61,8 @@ class Roles:
         names = self._deployment.member_keys
         return tuple(sorted(names, key=lambda name: (order.index(roster.member(name).role), name)))
 
-    def core_of(self, member_id: str) -> Core:
-        """Return a member's core as its journal left it.
+    def make(self, member_id: str) -> tuple[Core, RowsLearner | None]:
+        """Return a member's core as its journal left it, and a client's learner.
 
         Raises:
             FederationError: the journal or the member's file of rows cannot be used; it says why.
@@ -73,7 +73,7 @@ class Roles:
         if member_id == COORDINATOR:
             layout = FederationClientAgent(OnlineDiscoveryEngine(federation.schema), "", form_of(federation)).layout
             assert layout is not None, "a federation file has a schema"
-            return self._assembly.coordinator(
+            core = self._assembly.coordinator(
                 identity,
                 terms=self._assembly.terms(layout, deployment.roster),
                 rounds=federation.rounds,
@@ -81,14 +81,18 @@ class Roles:
                 gather_s=federation.gather_s,
                 journal=left,
             )
+            # Who was away when this roster was pushed, or came up with an older file, gets it with the next round.
+            core.adopt(deployment.roster, deployment.signed.roster_signature)
+            return core, None
         operator_key = federation.operator_key
         if member_id not in self._seats:
-            return self._assembly.basket(identity, operator_key, journal=left)
+            return self._assembly.basket(identity, operator_key, journal=left), None
         learner = self._learner(self._seats[member_id], rows_spent_until(left))
-        return self._assembly.client(identity, operator_key, learner=learner, journal=left)
+        return self._assembly.client(identity, operator_key, learner=learner, journal=left), learner
 
     def _learner(self, seat: ClientSeat, spent_until: int) -> RowsLearner:
         federation = self._deployment.config.federation
         agent = FederationClientAgent(OnlineDiscoveryEngine(federation.schema), seat.id, form_of(federation))
         agent.resume(spent_until)
-        return RowsLearner(agent, TailedRows(seat.source, federation.schema, seat.time, seat.variables))
+        tail = TailedRows(seat.source, federation.schema, seat.time, seat.variables)
+        return RowsLearner(agent, tail, spent_until=spent_until, rows_per_round=federation.settings.max_rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Callable
 
 import anyio
 
@@ -13,13 +14,17 @@ from scarcity.node.deployment import Deployment
 log = logging.getLogger("scarcity.node")
 
 
-async def serve(deployment: Deployment) -> bool:
+async def serve(deployment: Deployment, num_unlogged: Callable[[], int]) -> bool:
     """Run a node's daemon until it is stopped; return whether that was by Ctrl-C.
+
+    Args:
+        deployment: checked config, directory and keys.
+        num_unlogged: how many log records were not written so far.
 
     Raises:
         FederationError: what ended it, with the cause.
     """
-    daemon = NodeDaemon(deployment)
+    daemon = NodeDaemon(deployment, num_unlogged=num_unlogged)
     failure: Exception | None = None
     by_hand = False
     async with anyio.create_task_group() as group:
