@@ -29,7 +29,7 @@ from scarcity.federation.assembly import round_settings
 from scarcity.federation.packets import RoundSettings, TrustMode, Unit
 from scarcity.federation.privacy_guard import PrivacyParams
 from scarcity.federation.roster import COORDINATOR, basket_id
-from scarcity.node.directory import parse_address, require_path
+from scarcity.node.directory import FEDERATION, parse_address, require_path
 from scarcity.node.fields import (
     Fields,
     Key,
@@ -69,7 +69,7 @@ COLUMN: Final = text("the name of a column", most=1000)
 _SHARE: Final = real("a share in [0, 1]", lambda v: 0 <= v <= 1)
 
 FEDERATION_KEYS: Final = (
-    Key("federation", text("1 to 128 printable characters", most=128), "The federation's id, as on its roster."),
+    Key("federation", FEDERATION, "The federation's id, as on its roster."),
     Key("operator_key", hexadecimal(32), "Public key of the operator, who signs rosters; compare it by telephone."),
     Key("schema", PATH, "The file that says what is measured: variables, units, public scales."),
 )
@@ -284,7 +284,12 @@ def read_federation_file(path: Path) -> FederationFile:
     Raises:
         ConfigError: `<file>:<line>: <key>: ...` for the first thing that is not allowed.
     """
-    top = _read_toml(path, names_of(FEDERATION_KEYS, "budget", "rounds", "settings"))
+    return parse_federation_file(read_bounded(path, MAX_SIZE_BYTES), path)
+
+
+def parse_federation_file(data: bytes, path: Path) -> FederationFile:
+    """Return what the bytes of a `federation.toml` say; errors as in `read_federation_file`."""
+    top = _parse_toml(data, path, names_of(FEDERATION_KEYS, "budget", "rounds", "settings"))
     said = top.all(FEDERATION_KEYS)
     budget = top.group("budget", names_of(BUDGET_KEYS)).all(BUDGET_KEYS)
     rounds = top.group("rounds", names_of(ROUND_KEYS)).all(ROUND_KEYS)
@@ -321,7 +326,12 @@ def read_node_config(path: Path) -> NodeConfig:
     Raises:
         ConfigError: `<file>:<line>: <key>: ...` for the first thing that is not allowed.
     """
-    top = _read_toml(path, names_of(NODE_KEYS, "client", "basket", "coordinator"))
+    return parse_node_config(read_bounded(path, MAX_SIZE_BYTES), path)
+
+
+def parse_node_config(data: bytes, path: Path) -> NodeConfig:
+    """Return what the bytes of a `node.toml` say; errors as in `read_node_config`."""
+    top = _parse_toml(data, path, names_of(NODE_KEYS, "client", "basket", "coordinator"))
     said = top.all(NODE_KEYS)
     _require_carrier(top, said)
     folder = path.parent
@@ -392,9 +402,8 @@ def _baskets(top: Fields, folder: Path) -> tuple[BasketSeat, ...]:
     return tuple(seats.values())
 
 
-def _read_toml(path: Path, known: list[str]) -> Fields:
+def _parse_toml(data: bytes, path: Path, known: list[str]) -> Fields:
     """Return the top of a TOML file, whose errors name lines."""
-    data = read_bounded(path, MAX_SIZE_BYTES)
     try:
         words = data.decode()
     except UnicodeDecodeError as error:

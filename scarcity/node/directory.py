@@ -139,7 +139,7 @@ class Directory:
         if type(self.epoch) is not int or not 1 <= self.epoch <= MAX_EPOCH:
             raise ConfigError(f"epoch must lie in 1..{MAX_EPOCH}, got {self.epoch!r}")
         for member in self.roster.members:
-            _require_id(member)
+            require_member(member)
         names, keys = Counter(n.name for n in self.nodes), Counter(n.key for n in self.nodes)
         if twice := [name for name, count in names.items() if count > 1]:
             raise ConfigError(f"node {twice[0]!r} occurs {names[twice[0]]} times")
@@ -204,14 +204,14 @@ class Directory:
         return self._by_name[node]
 
 
-def _require_id(member: Member) -> None:
+def require_member(member: Member) -> None:
     """Raise ConfigError unless an id can be an actor's path, and is the one that the role's messages are sent to."""
     require_path("node", member.id)
     if member.role is Role.COORDINATOR:
         expected = COORDINATOR
     else:
         expected = basket_id(member.domain) if member.role is Role.BASKET else member.id
-        require_path("node", basket_id(member.domain))
+        require_path(member.domain, basket_id(member.domain))
     if member.id != expected:
         raise ConfigError(f"member {member.id!r} is a {member.role.value}: its id must be {expected!r}")
 
@@ -255,6 +255,9 @@ def _checked(check: Any, value: str) -> str:
     return value
 
 
+FEDERATION: Final = checked_by(
+    lambda v: _checked(lambda name: require_name("federation", name), v), "text of 1 to 128 printable bytes"
+)
 _NAME: Final = checked_by(lambda v: _checked(lambda n: require_path(n, COORDINATOR), v), "letters, digits, _ . -")
 _ADDRESS: Final = checked_by(
     lambda v: v and _checked(parse_address, v), "HOST:PORT, or nothing for a node that only dials out"
@@ -263,7 +266,7 @@ _ID: Final = checked_by(lambda v: _checked(lambda n: require_path("node", n), v)
 _INSTANT: Final = real("seconds", lambda v: 0 <= v < math.inf)
 _TOP: Final = (
     Key("format", choice(FORMAT), "what this file is"),
-    Key("federation", text("1 to 128 printable bytes", most=128), "the federation's id"),
+    Key("federation", FEDERATION, "the federation's id"),
     Key("epoch", whole(1, MAX_EPOCH), "number of this list; a newer one replaces it"),
     Key(
         "expires_at",
@@ -273,12 +276,12 @@ _TOP: Final = (
     Key("roster_signature", hexadecimal(64), "the operator's signature over the members"),
     Key("signature", hexadecimal(64), "the operator's signature over members and nodes"),
 )
-_NODE: Final = (
+NODE_KEYS: Final = (
     Key("name", _NAME, "the node"),
     Key("key", hexadecimal(32), "its link key"),
     Key("address", _ADDRESS, "where it is dialled"),
 )
-_MEMBER: Final = (
+MEMBER_KEYS: Final = (
     Key("id", _ID, "the member"),
     Key("role", choice(*(role.value for role in Role)), "what it does"),
     Key("domain", text("a domain, empty for the coordinator", least=0, most=128), "its basket's"),
@@ -330,9 +333,9 @@ def parse_directory(data: bytes, path: Path) -> SignedDirectory:
     members: list[Member] = []
     nodes: list[NodeEntry] = []
     try:
-        for fields in top.groups("nodes", [*(key.name for key in _NODE), "members"]):
-            inside = [each.all(_MEMBER) for each in fields.groups("members", [key.name for key in _MEMBER])]
-            nodes.append(NodeEntry(**fields.all(_NODE), members=tuple(member["id"] for member in inside)))
+        for fields in top.groups("nodes", [*(key.name for key in NODE_KEYS), "members"]):
+            inside = [each.all(MEMBER_KEYS) for each in fields.groups("members", [key.name for key in MEMBER_KEYS])]
+            nodes.append(NodeEntry(**fields.all(NODE_KEYS), members=tuple(member["id"] for member in inside)))
             members += [Member(m["id"], Role(m["role"]), m["domain"], m["key"]) for m in inside]
         roster = Roster(values["federation"], values["epoch"], tuple(members), values["expires_at"])
         directory = Directory(roster, tuple(nodes))

@@ -264,14 +264,17 @@ class RowsLearner:
 
     def _feed(self) -> None:
         """Feed the next rows; before the first ones those that an earlier life of this client has spent."""
+        wanted = self._rows_per_round
         while True:
-            rows, times = self._tail.read_new(self._rows_per_round)
+            rows, times = self._tail.read_new(wanted)
             spent = 0 if self._spent_until is None else int(np.searchsorted(times, self._spent_until))
             if spent:
                 self._process(rows[:spent], times[:spent])
                 self._forgo(int(times[0]))
             self._process(rows[spent:], times[spent:])
-            if spent < len(times) or not len(times):
+            # Rows that are spent do not count: this round brings as many new ones as any other.
+            wanted = max(0, wanted - (len(times) - spent))
+            if not spent or (self._rows_per_round and not wanted):
                 return
 
     def _process(self, rows: FloatArray, times: IntArray) -> None:

@@ -1,0 +1,88 @@
+"""A host makes its keys, or takes over old ones, and asks the operator for a place: keys and request in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+from nacl.signing import SigningKey
+
+from scarcity.errors import ConfigError
+from scarcity.federation.roster import COORDINATOR, Member, Role, basket_id
+from scarcity.node.keys import Entropy, make_key, member_key_path, read_private_key, write_node
+from scarcity.node.request import Request, Wish, make_request
+
+
+@attrs.frozen
+class SeatWish:
+    """A member that a host wants to be: id, role and domain, without a key."""
+
+    id: str
+    role: Role
+    domain: str
+
+
+def seats_of(clients: Sequence[str], baskets: Sequence[str], *, coordinator: bool) -> list[SeatWish]:
+    """Return the members of a host.
+
+    Args:
+        clients: each `ID:DOMAIN`.
+        baskets: domains.
+        coordinator: whether the host has the coordinator.
+
+    Raises:
+        ConfigError: a client in another form.
+    """
+    seats = []
+    for client in clients:
+        name, colon, domain = client.partition(":")
+        if not (name and colon and domain):
+            raise ConfigError(f"--client: expected ID:DOMAIN, got {client[:60]!r}")
+        seats.append(SeatWish(name, Role.CLIENT, domain))
+    seats += [SeatWish(basket_id(domain), Role.BASKET, domain) for domain in baskets]
+    return [*seats, SeatWish(COORDINATOR, Role.COORDINATOR, "")] if coordinator else seats
+
+
+def enrol(
+    node: str,
+    address: str,
+    seats: Sequence[SeatWish],
+    folder: Path,
+    entropy: Entropy,
+    *,
+    keep: Path | None = None,
+    renew_members: bool = False,
+) -> Request:
+    """Make a host's folder and return the request in it.
+
+    Args:
+        node: its name.
+        address: `HOST:PORT`, empty when it only dials out.
+        seats: its members.
+        folder: where keys and request go.
+        entropy: source of new keys.
+        keep: folder of the host's old keys; a member that has one there keeps it.
+        renew_members: such a member gets a new key instead, for which the old one signs.
+
+    Raises:
+        ConfigError: names or members that cannot be, a folder that is in use, or old keys that cannot be read.
+    """
+    old: dict[str, SigningKey] = {}
+    for seat in seats:
+        path = member_key_path(keep, seat.id) if keep is not None else None
+        if path is not None and path.exists():
+            old[seat.id] = read_private_key(path)
+    if keep is not None and not old:
+        raise ConfigError(f"--keep {keep}: it has no key of {', '.join(seat.id for seat in seats) or 'any member'}")
+    previous = old if renew_members else {}
+    node_key = make_key(entropy)
+    keys = {seat.id: make_key(entropy) if renew_members else old.get(seat.id) or make_key(entropy) for seat in seats}
+    wishes = []
+    for seat in seats:
+        member = Member(seat.id, seat.role, seat.domain, keys[seat.id].verify_key.encode())
+        leaves = previous[seat.id].verify_key.encode() if seat.id in previous else None
+        wishes.append(Wish(member, leaves))
+    request = Request(node, node_key.verify_key.encode(), address, tuple(wishes))
+    write_node(folder, node_key, keys, make_request(request, node_key, keys, previous).encode())
+    return request
