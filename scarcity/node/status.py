@@ -63,7 +63,7 @@ class Absent:
     def describe(self) -> str:
         """Return one phrase for people."""
         seen = "never seen" if self.seen_s_ago is None else f"last seen {_span(self.seen_s_ago)} ago"
-        return f"{self.id} {seen}" if self.linked else f"{self.id} {seen}, no link to {self.node}"
+        return f"{self.id} {seen}" if self.linked else f"{self.id} {seen}, no link to {self.node or 'any known node'}"
 
 
 @attrs.frozen(kw_only=True)
@@ -159,8 +159,8 @@ class NodeStatus:
     unlogged: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values; nothing in it is infinite."""
-        return attrs.asdict(self, retain_collection_types=False)
+        """Return it as plain values for JSON: dicts, tuples, text and numbers, none of them infinite."""
+        return attrs.asdict(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> NodeStatus:

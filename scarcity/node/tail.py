@@ -249,13 +249,15 @@ class RowsLearner:
             raise
 
     def _feed(self) -> None:
-        """Feed the next rows, and before the first ones those that an earlier life of this client has spent."""
+        """Feed the next rows; those that an earlier life of this client has spent do not count as such."""
+        wanted = self._rows_per_round
         while True:
-            rows, times = self._tail.read_new(self._rows_per_round)
+            rows, times = self._tail.read_new(wanted)
             if not len(times):
                 return
             self._agent.engine.process_rows(rows, [int(time) for time in times])
-            if times[-1] >= self._spent_until:
+            wanted -= int(np.count_nonzero(times >= self._spent_until))
+            if not self._rows_per_round or wanted < 1:
                 return
 
     def accepted(self, update: Update) -> None:
