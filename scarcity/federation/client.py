@@ -609,6 +609,7 @@ class ClientCore:
             return self._same_or_proof(packet, sender)
         held = self._round
         if held is None or not model_belongs(model, held.round_id, held.config):
+            self._validator.forget(packet)  # the next config may name it: then it must be able to come again
             return [Reject(sender, f"a model of round {model.round_id} that no config held here announces")]
         self._model_packet = packet
         encoded = encode_packet(packet)
