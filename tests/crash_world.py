@@ -8,11 +8,13 @@ not. Each life has secrets and noise of its own.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
+import msgpack
 import numpy as np
 
 from scarcity.engine import OnlineDiscoveryEngine
@@ -28,7 +30,6 @@ from scarcity.federation.packets import (
     Model,
     Packet,
     SecureSum,
-    TrustMode,
     Update,
 )
 from scarcity.federation.privacy_guard import LEDGER, Layout, PrivacyParams, default_layout
@@ -264,6 +265,7 @@ def check(world: CrashWorld) -> None:
     """Check all laws of a run that is over."""
     check_each_stage_is_answered_once(world)
     check_charges(world)
+    check_rows(world)
     check_receipts(world)
     check_nobody_counts_twice(world)
     assert world.is_over, f"at {world.now} s: {[waiting.describe(world.now) for waiting in world.waiting()]}"
@@ -307,8 +309,8 @@ def check_each_stage_is_answered_once(world: CrashWorld) -> None:
             is_client = sent.origin in world.case.domains
             if is_client or world.case.mode == "central":
                 assert masked.setdefault(place, message.ctx) == message.ctx, f"{place} masked one input in two sums"
-    # Who is absent has no report, and a round ends once.
-    for one, other in (("Absent", "BasketReport"), ("Aborted", "Model")):
+    # Who is absent has no report, who has declined no contribution, and a round ends once.
+    for one, other in (("Absent", "BasketReport"), ("Aborted", "Model"), ("Declined", "contribution")):
         both = {(s[0], s[2]) for s in contents if s[1] == one} & {(s[0], s[2]) for s in contents if s[1] == other}
         assert not both, f"{one} and {other}: {both}"
 
@@ -330,6 +332,20 @@ def check_charges(world: CrashWorld) -> None:
         records = _ledger(world.journals[member])  # a chain that broke over a restart raises here
         reserved = [r.release_id for r in records if r.state is RecordState.RESERVED]
         assert len(reserved) == len(set(reserved))
+
+
+def check_rows(world: CrashWorld) -> None:
+    """No row is in two contributions of its client, whether there is a ledger or not."""
+    for member in world.case.domains:
+        records = {r.release_id: r for r in _ledger(world.journals[member])}
+        layers: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        for record in records.values():
+            if record.rows is not None and record.state is not RecordState.VOID:
+                layers[record.release_id.rpartition("/")[2]].append(record.rows)
+        layers["none"] = [tuple(msgpack.unpackb(p)) for p in world.disk(member).get("rows", [])]
+        for rows in layers.values():
+            rows.sort()
+            assert all(one[1] <= other[0] for one, other in itertools.pairwise(rows)), f"{member}: {rows}"
 
 
 def _ledger(entries: Iterable[Entry]) -> list[Any]:
@@ -376,8 +392,3 @@ def models(world: CrashWorld) -> dict[int, Model]:
     """Return the coordinator's models by round."""
     found = [decode_packet(payload).body for payload in world.disk(COORDINATOR).get("model", [])]
     return {body.round_id: body for body in found if isinstance(body, Model)}
-
-
-def is_released(case: Case) -> bool:
-    """Say whether Layer 2's inputs are released values."""
-    return TrustMode(case.mode) is not TrustMode.CENTRAL
