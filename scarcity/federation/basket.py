@@ -536,6 +536,7 @@ class BasketCore:
         if known is not None and model.round_id <= known.header.round_id:
             return [] if packet == known else [Reject(sender, f"another model of round {model.round_id}")]
         if held is None or not model_belongs(model, held.round_id, held.config):
+            self._validator.forget(packet)  # the next config may name it: then it must be able to come again
             return [Reject(sender, f"a model of round {model.round_id} that no config held here announces")]
         self._model_packet = packet
         kept = Persist(statement(MODEL, packet))

@@ -100,7 +100,7 @@ from scarcity.federation.privacy_guard import (
     trusted_update,
     unprotected,
 )
-from scarcity.federation.recovery import CONTRIBUTION, DECLINED, MODEL, ClientPast, statement
+from scarcity.federation.recovery import CONTRIBUTION, DECLINED, MODEL, ClientPast, rows_given, statement
 from scarcity.federation.roster import COORDINATOR, basket_id
 from scarcity.federation.sums import SumMark, SumParticipant, basket_policy
 from scarcity.federation.validator import (
@@ -416,6 +416,7 @@ class ClientCore:
         config, round_id = cast("RoundConfig", packet.body), packet.header.round_id
         if round_id <= self._last_round:
             known = self._round is not None and self._round.packet == packet
+            known = known or (self.model is not None and self.model.config_hash == body_digest(config))
             return [] if known else [Reject(sender, f"round {round_id} is not after round {self._last_round}")]
         if not 1 <= config.dimension <= MAX_DIMENSION:
             return [Reject(sender, f"round {round_id} has vectors of {config.dimension} numbers")]
@@ -499,6 +500,8 @@ class ClientCore:
             noises = {_LAYER1: held.config.noise, _LAYER2: held.config.layer2_noise}
             held.reservations, entries = reserve_round(self._ledger, noises, self._release_id(held), update.rows)
             effects += [Persist(entry) for entry in entries]
+        elif update.rows is not None:
+            effects.append(Persist(rows_given(held.round_id, update.rows)))
         held.update = update
         if policy is not None:
             held.state = ClientState.READY
@@ -614,6 +617,7 @@ class ClientCore:
             return self._same_or_proof(packet, sender)
         held = self._round
         if held is None or not model_belongs(model, held.round_id, held.config):
+            self._validator.forget(packet)  # the next config may name it: then it must be able to come again
             return [Reject(sender, f"a model of round {model.round_id} that no config held here announces")]
         self._model_packet = packet
         encoded = encode_packet(packet)

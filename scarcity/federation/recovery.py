@@ -15,6 +15,7 @@ all of them keep: a statement that may have left is said again in the same bytes
     aborted      coordinator               it is sent                        the signed Aborted
     model        all                       it is sent, passed on or merged   the signed Model
     ledger       client, coordinator       noise is drawn                    the ledger's record (`privacy_guard`)
+    rows         client of mode none       its contribution is sent          the interval of rows; there is no ledger
     equivocation client, basket            -                                 both halves of a proof
 
 Trusts: that the disk keeps what it has synced, in order. A journal that was cut back to an earlier state is out of
@@ -48,6 +49,7 @@ OUTCOME = "aggregate"
 ABORTED = "aborted"
 MODEL = "model"
 EQUIVOCATION = "equivocation"
+ROWS = "rows"
 
 Journal = Mapping[str, Sequence[bytes]]
 
@@ -81,15 +83,21 @@ def _round_of(packet: Packet | None) -> int:
     return 0 if packet is None else packet.header.round_id
 
 
+def rows_given(round_id: int, rows: tuple[int, int]) -> Entry:
+    """Return the entry that keeps a client without ledger from giving its rows twice."""
+    return Entry(ROWS, str(round_id), bytes(msgpack.packb(list(rows))))
+
+
 def rows_spent_until(journal: Journal) -> int:
-    """Return the end of the rows that a client's ledger has charged and not given back; 0 when there are none.
+    """Return the end of the rows that a client has given: charged and not given back, or sent in mode none; 0: none.
 
     A learner that reads its rows again after a crash starts its next increment here, or the ledger refuses it for ever.
 
     Raises:
         LedgerCorrupt: the ledger is damaged.
     """
-    return ledger_rows_end(list(journal.get(LEDGER, ())))
+    given = [int(_read(ROWS, msgpack.unpackb, payload)[1]) for payload in journal.get(ROWS, ())]
+    return max([ledger_rows_end(list(journal.get(LEDGER, ()))), *given])
 
 
 @attrs.frozen
