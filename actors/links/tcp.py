@@ -422,7 +422,10 @@ class TcpTransport:
         if port.scope is not None:  # it dialed us while we connected
             return Refusal.DUPLICATE
         mine = self._hello(port.link.node)
-        if proven not in (None, self._peers[port.link.node]):
+        listed = self._peers.get(port.link.node)
+        if listed is None:  # the list changed while we connected
+            return Refusal.UNKNOWN_NODE
+        if proven not in (None, listed):
             return Refusal.WRONG_KEY  # before a word is said to it
         port.greeting = True
         await stream.send(mine.encode(HELLO))

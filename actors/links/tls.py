@@ -21,7 +21,7 @@ from pathlib import Path
 import anyio.abc
 import attrs
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -127,7 +127,7 @@ def certificate_key(der: bytes) -> bytes:
     """
     try:
         key = x509.load_der_x509_certificate(der).public_key()
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise LinkRefused(Refusal.WRONG_KEY, "the certificate cannot be read") from error
     if not isinstance(key, Ed25519PublicKey):
         raise LinkRefused(Refusal.WRONG_KEY, "the certificate's key is not Ed25519")

@@ -93,7 +93,7 @@ class TlsStream(anyio.abc.ByteStream):
                     self._incoming.write(await self._raw.receive(_CHUNK_BYTES))
                 except anyio.EndOfStream:
                     self._incoming.write_eof()
-            except ssl.SSLEOFError:
+            except (ssl.SSLEOFError, ssl.SSLSyscallError):
                 raise anyio.EndOfStream from None
 
     async def _flush(self) -> None:

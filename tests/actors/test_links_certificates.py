@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from actors.errors import BadSetting
-from actors.links import MutualTls, TcpConfig, TcpTransport, sign_node
+from actors.links import Backoff, MutualTls, TcpConfig, TcpTransport, sign_node
 from actors.links.session import Refusal
 from actors.testing import Probe
 from tests.links_world import (
@@ -128,7 +128,8 @@ async def test_a_dialer_that_is_refused_learns_the_reason_every_time(
 ) -> None:
     refused, at_a, at_b = security(tmp_path), Probe(), Probe()
     key = "z" if reason is Refusal.WRONG_KEY else "a"
-    a = TcpTransport(config("a", key=key, peers={"b": public_key("b")}), refused)
+    at_once = attrs.evolve(config("a", key=key, peers={"b": public_key("b")}), backoff=Backoff(0.001, 0.002))
+    a = TcpTransport(at_once, refused)
     a.attach(at_a.deliver, at_a.on_link)
     tls = Authority(tmp_path).tls
     async with node("b", at_b, tls("b")) as b, node("c", Probe(), tls("c")) as c, a:

@@ -1,7 +1,8 @@
 """Hostile peers over real sockets: each is refused with the reason, counted, and the other peers see nothing of it.
 
 `Town` is a node `b` that listens and an honest node `a` that is linked to it; the attacks come from other loopback
-addresses, some as node `c`, which is listed. After each attack `a` and `b` still have the link that they had.
+addresses, some as node `c`, which is listed. All through each attack `a` and `b` exchange reliable messages, and after
+it they have all of them, in order, and still the link that they had.
 """
 
 from __future__ import annotations
@@ -44,22 +45,51 @@ LATE = Limits(hello_s=0.4)
 FIRST = 5_000
 
 
+HONEST = 9  # the kind of message of the honest pair
+
+
+class Watch(Probe):
+    """A probe that keeps what the honest pair says apart, so that tests see the attack alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.honest: list[int] = []
+
+    def deliver(self, from_node: str, kind: int, header: bytes, blob: bytes | memoryview) -> None:
+        if kind == HONEST:
+            self.honest.append(int.from_bytes(header))
+            self._changed.set()
+        else:
+            super().deliver(from_node, kind, header, blob)
+
+
 @attrs.define(eq=False)
 class Town:
     b: TcpTransport
     a: TcpTransport
-    at_b: Probe
-    at_a: Probe
+    at_b: Watch
+    at_a: Watch
     secure: Secure
     sent: int = 0
 
-    async def unharmed(self) -> None:
-        """The honest pair has talked over one and the same link all the time."""
+    def exchange(self) -> None:
+        """The honest pair exchanges one message more."""
+        for one, other in ((self.a, "b"), (self.b, "a")):
+            one.send(other, HONEST, self.sent.to_bytes(4), reliable=True)
         self.sent += 1
-        self.a.send("b", 1, b"still here", reliable=True)
-        self.b.send("a", 1, b"so am i")
-        await self.at_b.until(lambda: len([m for m in self.at_b.messages if m[0] == "a"]) == self.sent)
-        await self.at_a.until_messages(self.sent)
+
+    async def keep_talking(self) -> None:
+        while True:
+            self.exchange()
+            await anyio.sleep(0.005)
+
+    async def unharmed(self) -> None:
+        """The honest pair has talked over one and the same link all the time, and lost nothing."""
+        self.exchange()
+        expected = list(range(self.sent))
+        for probe in (self.at_a, self.at_b):
+            await probe.until(lambda probe=probe: len(probe.honest) >= len(expected))  # type: ignore[misc]  # binds now
+            assert probe.honest[: len(expected)] == expected
         assert self.at_a.links == [("b", True, "")]
         assert [link for link in self.at_b.links if link[0] == "a"] == [("a", True, "")]
 
@@ -69,14 +99,20 @@ class Town:
 
 @asynccontextmanager
 async def town_of(secure: Secure, limits: Limits = SOON) -> AsyncIterator[Town]:
-    at_a, at_b = Probe(), Probe()
-    async with node("b", at_b, secure("b"), limits) as b, node("a", at_a, secure("a")) as a:
+    at_a, at_b = Watch(), Watch()
+    async with (
+        node("b", at_b, secure("b"), limits) as b,
+        node("a", at_a, secure("a")) as a,
+        anyio.create_task_group() as group,
+    ):
         a.dial("b", "127.0.0.1", b.port)
         await at_b.until(lambda: at_b.up("a"))
         await at_a.until(lambda: at_a.up("b"))
         town = Town(b, a, at_b, at_a, secure)
+        group.start_soon(town.keep_talking)
         yield town
         await town.unharmed()
+        group.cancel_scope.cancel()
 
 
 @pytest.fixture(params=["tcp", "tls"])
@@ -245,6 +281,13 @@ async def test_plain_tcp_to_a_tls_port_is_refused(tmp_path: Path, said: bytes) -
         await raw.send(said)
         assert HEAD.pack(0, 0, 0) not in await read_all(raw)
         await town.counted(Refusal.NOT_TLS)
+
+
+async def test_hanging_up_within_the_handshake_is_only_counted(tmp_path: Path) -> None:
+    async with town_of(Authority(tmp_path).tls) as town:
+        async with stranger(town.b.port) as raw:
+            await raw.send(b"\x16\x03\x01\x02\x00\x01\x00")  # the head of a TLS record, and no more
+        await town.counted(Refusal.VANISHED)
 
 
 async def test_silence_to_a_tls_port_is_cut_off_in_time(tmp_path: Path) -> None:

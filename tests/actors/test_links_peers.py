@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import permutations
 from pathlib import Path
 
+import anyio
 import attrs
 import pytest
 from hypothesis import given
@@ -182,6 +186,68 @@ async def test_a_list_with_a_mistake_changes_nothing(secure: Secure) -> None:
         assert world.b.statistics().links["c"].up
         world.b.set_peers(PEERS)
         assert world.b.statistics().links["c"].up
+
+
+@attrs.define(eq=False)
+class Turmoil:
+    """Three nodes that all dial each other while their lists change at random."""
+
+    rng: random.Random
+    nodes: dict[str, TcpTransport]
+    probes: dict[str, Probe]
+    num_sent: int = 0
+
+    def dial_all(self) -> None:
+        for name, other in permutations(self.nodes, 2):
+            with contextlib.suppress(UnknownPeer):
+                self.nodes[name].dial(other, "127.0.0.1", self.nodes[other].port)
+
+    def step(self) -> None:
+        name, other = self.rng.sample(sorted(self.nodes), 2)
+        one = self.nodes[name]
+        what = self.rng.choice(["off", "another key", "back", "send", "send"])
+        if what == "send":
+            with contextlib.suppress(UnknownPeer):
+                one.send(other, 1, self.num_sent.to_bytes(4), reliable=True)
+                self.num_sent += 1
+            return
+        changes = {"off": {}, "another key": {other: public_key("z")}, "back": PEERS}[what]
+        one.set_peers({node: key for node, key in PEERS.items() if node != other} | changes)
+        self.dial_all()
+
+    def heard(self, name: str, other: str, kind: int) -> list[int]:
+        messages = self.probes[name].messages
+        return [int.from_bytes(header) for who, found, header, _ in messages if (who, found) == (other, kind)]
+
+    async def recover(self) -> None:
+        """All are listed again. What is sent before each knows that the other one forgot it may be given up."""
+        for one in self.nodes.values():
+            one.set_peers(PEERS)
+        self.dial_all()
+        with anyio.fail_after(10.0):
+            while not all(self.heard(name, other, 2) for name, other in permutations(self.nodes, 2)):
+                for name, other in permutations(self.nodes, 2):
+                    self.nodes[name].send(other, 2, bytes(4), reliable=True)
+                await anyio.sleep(0.05)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_lists_that_change_at_random_while_all_dial_all_leave_nothing_broken(secure: Secure, seed: int) -> None:
+    probes = {name: Probe() for name in "abc"}
+    nodes = {name: node(name, probe, secure(name)) for name, probe in probes.items()}
+    rng = random.Random(seed)  # noqa: S311 - a plan of faults
+    async with nodes["a"], nodes["b"], nodes["c"]:
+        world = Turmoil(rng, nodes, probes)
+        world.dial_all()
+        for _ in range(60):
+            world.step()
+            await anyio.sleep(rng.choice([0.0, 0.0, 0.001, 0.005, 0.02]))
+        await world.recover()
+    for name, other in permutations(nodes, 2):
+        got = world.heard(name, other, 1)
+        assert got == sorted(set(got)), f"seed {seed}"
+        changes = [up for who, up, _ in probes[name].links if who == other]
+        assert changes == [True, False] * (len(changes) // 2), f"seed {seed}"
 
 
 class Ends:
