@@ -68,7 +68,8 @@ def message(name: str, *, reliable: bool = False) -> Callable[[type[T]], type[T]
 
     Args:
         name: what the bytes carry, unique in the process.
-        reliable: told to another node, it goes once only and in order across lost links, instead of at most once.
+        reliable: told to another node, it goes once only and in order across lost links, instead of at most once. An
+            ask ends with its link, whatever it carries.
 
     Raises:
         BadSetting: the name is malformed, or another class has it.
