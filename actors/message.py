@@ -69,7 +69,8 @@ def message(name: str, *, reliable: bool = False, local: bool = False) -> Callab
 
     Args:
         name: what the bytes carry, unique in the process.
-        reliable: told to another node, it goes once only and in order across lost links, instead of at most once.
+        reliable: told to another node, it goes once only and in order across lost links, instead of at most once. An
+            ask ends with its link, whatever it carries.
         local: it is said within a node only; a node that sends one to another breaks the protocol.
 
     Raises:

@@ -12,9 +12,10 @@
 | link up | those that wait are sent | | | |
 | link lost | fail with `ActorStopped` | forgotten | `Down`, `link lost: ...` | forgotten |
 
-The reliable channel might still deliver a question after the link was lost, but only if the same process comes back,
-which nobody can know; so who waits is told at once, and the question may have been handled all the same. A process that
-starts again has lost its links before: its new life never answers for the old one.
+Everything but a reliable tell is best effort, which loses nothing while a link lasts and ends with it. So who waits is
+told at once when a link is lost, and the question was handled before that or never will be: the reliable channel could
+bring it long after its deadline. A process that starts again has lost its links before: its new life never answers for
+the old one.
 
 Trusted is the name of the node at the other end, which the transport has proven; that node may say anything in the name
 of its own actors. A frame that no honest system sends raises `BadFrame`, which ends the link. A message that cannot be
@@ -159,7 +160,7 @@ class Remote:
 
         def ask() -> None:
             header = wire.pack_ask(number, due_at - timers.now(), route)
-            self._transport.send(peer.node, wire.ASK, header, body, reliable=True)
+            self._transport.send(peer.node, wire.ASK, header, body)
 
         peer.asks[number] = reply
         timer = timers.at(due_at, reply.expire)
@@ -320,7 +321,7 @@ class Remote:
         """Send a reply; what cannot be sent is the asker's error, not the actor's."""
         try:
             body = encode(value, self._limits.wire)
-            self._transport.send(peer.node, wire.REPLY, wire.pack_number(number), body, reliable=True)
+            self._transport.send(peer.node, wire.REPLY, wire.pack_number(number), body)
         except (LinkFull, TransportClosed):
             peer.counts["unsaid"] += 1
         except ActorError as error:
@@ -329,7 +330,7 @@ class Remote:
     def refuse(self, peer: Peer, number: int, error: ActorError) -> None:
         """Send a failure."""
         try:
-            self._transport.send(peer.node, wire.FAILURE, *wire.pack_failure(number, error), reliable=True)
+            self._transport.send(peer.node, wire.FAILURE, *wire.pack_failure(number, error))
         except (LinkFull, TransportClosed):
             peer.counts["unsaid"] += 1
 
@@ -352,7 +353,7 @@ class Remote:
         peer.owing = False
         try:
             while peer.owed:
-                self._transport.send(peer.node, *peer.owed[0], reliable=True)
+                self._transport.send(peer.node, *peer.owed[0])
                 peer.owed.popleft()
         except LinkFull:
             peer.owing = True

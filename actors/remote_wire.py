@@ -3,18 +3,20 @@
 | kind | name | header | blob | channel |
 |---|---|---|---|---|
 | 1 | tell | route | the message | as its class says |
-| 2 | ask | u64 number, f64 seconds left, route | the message | reliable |
-| 3 | reply | u64 number | the value | reliable |
-| 4 | failure | u64 number, u8 code (`FAILURES`) | text | reliable |
+| 2 | ask | u64 number, f64 seconds left, route | the message | best effort |
+| 3 | reply | u64 number | the value | best effort |
+| 4 | failure | u64 number, u8 code (`FAILURES`) | text | best effort |
 | 5 | returned | the route of a tell | u8 length and name of the message, text | best effort |
-| 6 | watch | u64 number, path | | reliable |
-| 7 | unwatch | u64 number, path | | reliable |
-| 8 | down | u64 number, path | text | reliable |
+| 6 | watch | u64 number, path | | best effort |
+| 7 | unwatch | u64 number, path | | best effort |
+| 8 | down | u64 number, path | text | best effort |
 
 All numbers are little-endian. A route is a u8 length and the path of whom it is for, then the path of the sender,
 empty for someone outside the system. It has no place for a node: the nodes are those of the link, which has proven who
 is at its other end, so a sender can claim a path of its own node and nothing else. Messages and values are encoded as
 `actors.message` says; text is UTF-8. Numbers of asks and watches are the asking node's.
+
+Best effort loses nothing while a link lasts, and what asks and watches are about ends with the link.
 """
 
 from __future__ import annotations

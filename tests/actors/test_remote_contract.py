@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from pathlib import Path
 
@@ -326,6 +327,34 @@ async def test_a_lost_link_fails_the_asks_that_wait_for_it(open_two: OpenTwo) ->
         await until(lambda: two.b.remote_statistics()["a"].asks_in == 0)
         assert await far.ask(Question("again"), deadline=5) == "again"
         assert two.a.remote_statistics()["b"].num_late == 0
+
+
+async def test_a_question_that_a_lost_link_took_along_is_never_handled_later() -> None:
+    hub = MemoryHub(("a", "b"))
+    desk = Desk()
+    async with (
+        ActorSystem("a", transport=MemoryTransport("a", hub)) as a,
+        ActorSystem("b", transport=MemoryTransport("b", hub)) as b,
+    ):
+        ref = await b.spawn(desk, name="desk")
+        far = a.ref("scarcity://b/desk")
+
+        async def ask() -> None:
+            with contextlib.suppress(ActorStopped, AskTimeout):
+                await far.ask(Question(), deadline=0.05)
+
+        async def cut() -> None:
+            hub.cut("a", "b")
+
+        for number in range(20):  # the cut comes before the question has left, or after
+            async with anyio.create_task_group() as group:
+                group.start_soon(ask)
+                group.start_soon(cut)
+            await until(lambda: b.mailbox_statistics(ref).queued == 0)
+            before = len(desk.senders)
+            hub.heal("a", "b")
+            await far.ask(Question(), deadline=5)
+            assert len(desk.senders) == before + 1, number
 
 
 async def test_asks_that_wait_are_bounded_at_both_ends(open_quick: OpenTwo) -> None:
