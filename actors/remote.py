@@ -388,7 +388,9 @@ class Remote:
     def _encode(self, message: object) -> bytes:
         name = message_name(type(message))
         if name is None or is_local(type(message)):
-            raise BadMessage(f"{message!r:.80} is no message that leaves its node, decorate its class with @message(name)")
+            raise BadMessage(
+                f"{message!r:.80} is no message that leaves its node, decorate its class with @message(name)"
+            )
         return encode(message, self._limits.wire)
 
     def _decode(self, blob: bytes | memoryview) -> object:

@@ -39,6 +39,11 @@ class Backoff:
         return rng.uniform(0.0, min(self.most_s, self.first_s * 2.0 ** min(attempt, 32)))
 
 
+def _copied(peers: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return a copy; mypy does not see through the class `dict` as a converter."""
+    return dict(peers)
+
+
 def check_peers(node: str, key: bytes, peers: Mapping[str, bytes]) -> None:
     """See that every name can be a node's, every key is one, and the list has no other key for this node.
 
@@ -73,7 +78,7 @@ class TcpConfig:
     node: str
     federation: str
     key: bytes
-    peers: Mapping[str, bytes] = attrs.field(converter=dict)
+    peers: Mapping[str, bytes] = attrs.field(converter=_copied)
     host: str = "127.0.0.1"
     port: int = 0
     limits: Limits = attrs.field(factory=Limits)

@@ -238,6 +238,7 @@ class Assembly:
         *,
         learner: Learner | None = None,
         journal: Journal | None = None,
+        ledger_key: bytes | None = None,
     ) -> ClientCore:
         """Return a client's core.
 
@@ -248,6 +249,7 @@ class Assembly:
             operator_key: public key that signs rosters.
             learner: gives updates and takes models.
             journal: payloads by kind, oldest first, that an earlier run of this client left.
+            ledger_key: public key that owns the ledger, where the data source has got another one since; None: its own.
 
         Raises:
             LedgerCorrupt: the journal is damaged.
@@ -255,7 +257,8 @@ class Assembly:
         """
         left = journal or {}
         # The key, not the name, owns a ledger: a second name for one key would be a second budget.
-        ledger = open_filter(self.settings, self.budget, identity.signing_key.verify_key.encode().hex())
+        owner = identity.signing_key.verify_key.encode() if ledger_key is None else ledger_key
+        ledger = open_filter(self.settings, self.budget, owner.hex())
         if ledger is not None:
             replay_ledger(ledger, list(left.get(LEDGER, ())))
         return ClientCore(

@@ -32,7 +32,7 @@ from scarcity.node.control import serve_control
 from scarcity.node.deployment import Deployment, require_seated
 from scarcity.node.directory import SignedDirectory, parse_address, read_directory
 from scarcity.node.events import describe, round_of
-from scarcity.node.journal import SqliteJournal, member_journal
+from scarcity.node.journal import JournalStore, SqliteJournal, member_journal
 from scarcity.node.outbox import Outbox
 from scarcity.node.post import Post
 from scarcity.node.results import Results
@@ -47,6 +47,7 @@ JOURNAL: Final = "journal.sqlite"
 OUTBOX: Final = "outbox.jsonl"
 CONTROL: Final = "control.sock"
 MODEL: Final = "model"
+_EPOCH: Final = "directory"  # kind of the journal's entries that hold a number of an epoch; members' kinds have a colon
 _WATCH_S: Final = 2.0  # how often the directory's file is looked at: a revocation is in force within this time
 # A disk that is full for a minute must not end a node; one that stays full must.
 _RESTART: Final = Restart("transient", max_restarts=5, within_s=120.0)
@@ -148,9 +149,19 @@ class NodeDaemon:
         except OSError as error:
             raise ConfigError(f"data_dir {data_dir}: {error.strerror}") from None
         with contextlib.closing(self._journal):
+            self._remember_epoch()
             self._outbox = Outbox(data_dir / OUTBOX, self._deployment.link_key, self._wall)
             with contextlib.closing(self._outbox):
                 yield
+
+    def _remember_epoch(self) -> None:
+        """Refuse a directory older than one that was in force here: it may hold a key that was revoked since."""
+        epoch = self._signed.directory.epoch
+        known = max((int(data) for _, data in self._journal.entries(_EPOCH)), default=0)
+        if epoch < known:
+            raise ConfigError(f"{self._config.roster}: epoch {epoch}; epoch {known} was in force here already")
+        if epoch > known:
+            self._journal.append(_EPOCH, "", str(epoch).encode())
 
     @asynccontextmanager
     async def _linked(self) -> AsyncIterator[ActorSystem]:
@@ -159,12 +170,11 @@ class NodeDaemon:
         host, port = config.listen
         async with contextlib.AsyncExitStack() as stack:
             try:
-                peers = dict(directory.peers())
                 tcp = TcpConfig(
                     node=config.name,
                     federation=directory.federation,
                     key=directory.entry(config.name).key,
-                    peers=peers,
+                    peers=directory.peers(),
                     host=host,
                     port=port,
                 )
@@ -196,7 +206,7 @@ class NodeDaemon:
         await system.spawn(KeeperActor(refs, self.stop), name="keeper")
 
     def _factory(self, member: Member, roles: Roles) -> Callable[[], MemberActor]:
-        journal = self._outbox.watch(member.id, member_journal(self._journal, member.id))
+        journal = self._outbox.watch(member.id, self._journal_of(member.id))
 
         def make() -> MemberActor:
             member.core, member.learner = roles.make(member.id)
@@ -206,10 +216,11 @@ class NodeDaemon:
 
         return make
 
+    def _journal_of(self, member_id: str) -> JournalStore:
+        return member_journal(self._journal, member_id, self._deployment.ledger_keys[member_id])
+
     def _known_models(self, roles: Roles) -> list[Model]:
-        payloads = [
-            payload for name in roles.member_ids for _, payload in member_journal(self._journal, name).entries("model")
-        ]
+        payloads = [data for name in roles.member_ids for _, data in self._journal_of(name).entries("model")]
         return [packet.body for packet in map(decode_packet, payloads) if isinstance(packet.body, Model)]
 
     # Who is where.
@@ -248,6 +259,7 @@ class NodeDaemon:
             raise ConfigError(f"{self._config.roster}: epoch {directory.epoch} is no newer one")
         require_seated(self._config, directory, self._deployment.link_key, self._deployment.member_keys)
         self._signed = signed
+        self._remember_epoch()
         self._transport.set_peers(directory.peers())
         self._dial_all()
         for member in self._members.values():

@@ -16,11 +16,12 @@ from nacl.signing import SigningKey
 from actors.links import Files, MutualTls, Plaintext
 from actors.links.security import Security
 from scarcity.errors import ConfigError
+from scarcity.federation.basket import BasketManager
 from scarcity.federation.roster import COORDINATOR, Roster, basket_id
 from scarcity.federation.transport import Reach, refuse_unsafe
 from scarcity.node.config import NodeConfig
 from scarcity.node.directory import Directory, SignedDirectory, read_directory
-from scarcity.node.keys import read_private_key
+from scarcity.node.keys import read_ledger_key, read_private_key
 
 
 @attrs.frozen
@@ -32,12 +33,14 @@ class Deployment:
         signed: the directory in force, with the operator's signatures.
         link_key: the node's private key, for links and the outbox.
         member_keys: id -> private key, of the members that this node hosts.
+        ledger_keys: id -> public key that owns the member's ledger: the first one that its data source had.
     """
 
     config: NodeConfig
     signed: SignedDirectory
     link_key: SigningKey = attrs.field(repr=False)
     member_keys: Mapping[str, SigningKey] = attrs.field(repr=False)
+    ledger_keys: Mapping[str, bytes]
 
     @property
     def directory(self) -> Directory:
@@ -83,9 +86,12 @@ def open_deployment(config: NodeConfig, now: float) -> Deployment:
             f"{federation.federation!r}"
         )
     link_key = read_private_key(config.key)
-    member_keys = {member: read_private_key(path) for member, path in _key_paths(config).items()}
+    paths = _key_paths(config)
+    member_keys = {member: read_private_key(path) for member, path in paths.items()}
+    ledger_keys = {member: read_ledger_key(path, member_keys[member]) for member, path in paths.items()}
     require_seated(config, signed.directory, link_key, member_keys)
-    return Deployment(config, signed, link_key, member_keys)
+    _require_baskets(config, signed.directory)
+    return Deployment(config, signed, link_key, member_keys, ledger_keys)
 
 
 def require_seated(
@@ -105,6 +111,17 @@ def require_seated(
     for member, key in member_keys.items():
         if directory.roster.member(member).public_key != key.verify_key.encode():
             raise ConfigError(f"{config.roster}: member {member!r} has another key there than in this node's key file")
+
+
+def _require_baskets(config: NodeConfig, directory: Directory) -> None:
+    """Raise ConfigError for a federation in which no round can ever give a model."""
+    settings, roster = config.federation.settings, directory.roster
+    expected = BasketManager(roster, settings.min_clients).expected
+    if len(expected) < settings.min_baskets:
+        raise ConfigError(
+            f"{config.roster}: a model takes {settings.min_baskets} baskets of at least {settings.min_clients} clients "
+            f"({config.federation.path}: mode {settings.mode.value}), the roster has {len(expected)}"
+        )
 
 
 def _names(members: Mapping[str, object] | tuple[str, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -10,7 +10,7 @@ from nacl.signing import SigningKey
 
 from scarcity.errors import ConfigError
 from scarcity.federation.roster import COORDINATOR, Member, Role, basket_id
-from scarcity.node.keys import Entropy, make_key, member_key_path, read_private_key, write_node
+from scarcity.node.keys import Entropy, make_key, member_key_path, read_ledger_key, read_private_key, write_node
 from scarcity.node.request import Request, Wish, make_request
 
 
@@ -78,8 +78,15 @@ def enrol(
         leaves = previous[seat.id].verify_key.encode() if seat.id in previous else None
         wishes.append(Wish(member, leaves))
     request = Request(node, node_key.verify_key.encode(), address, tuple(wishes))
-    write_node(folder, node_key, keys, make_request(request, node_key, keys, previous).encode())
+    text = make_request(request, node_key, keys, previous)
+    write_node(folder, node_key, keys, text.encode(), {} if keep is None else _ledger_keys(keep, old, keys))
     return request
+
+
+def _ledger_keys(keep: Path, old: Mapping[str, SigningKey], new: Mapping[str, SigningKey]) -> dict[str, bytes]:
+    """Return the key that owns each ledger which went on before, or goes on now, under another one."""
+    first = {name: read_ledger_key(member_key_path(keep, name), key) for name, key in old.items()}
+    return {name: key for name, key in first.items() if key != new[name].verify_key.encode()}
 
 
 def _old_keys(folder: Path, seats: Sequence[SeatWish]) -> dict[str, SigningKey]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from scarcity.errors import BudgetError, ConfigError, LedgerCorrupt, LedgerInUse
+from scarcity.federation.privacy_guard import LEDGER
 from scarcity.privacy.ledger import LedgerRecord, decode_ledger, encode_record
 
 _SCHEMA = (
@@ -207,37 +208,52 @@ _SEPARATOR = ":"
 
 
 class MemberJournal:
-    """The part of a host's journal that belongs to one member. Closing it leaves the journal open."""
+    """The part of a host's journal that belongs to one member. Closing it leaves the journal open.
 
-    def __init__(self, journal: JournalStore, member_id: str) -> None:
+    Its ledger is kept under the key that owns it, all else under the member's id: under another name the same key has
+    the same ledger, for else a second name would be a second budget.
+    """
+
+    def __init__(self, journal: JournalStore, member_id: str, ledger_key: bytes) -> None:
         self._journal = journal
         self._prefix = member_id + _SEPARATOR
+        self._ledger = ledger_key.hex() + _SEPARATOR + LEDGER
 
     def append(self, kind: str, key: str, payload: bytes) -> None:
         """Make one entry of this member durable."""
-        self._journal.append(self._prefix + kind, key, payload)
+        self._journal.append(self._place(kind), key, payload)
 
     def entries(self, kind: str) -> list[tuple[str, bytes]]:
         """Return (key, payload) of all entries of this member and kind, oldest first."""
-        return self._journal.entries(self._prefix + kind)
+        return self._journal.entries(self._place(kind))
 
     def kinds(self) -> list[str]:
         """Return the kinds of which this member has entries, sorted."""
-        return [kind.removeprefix(self._prefix) for kind in self._journal.kinds() if kind.startswith(self._prefix)]
+        known = self._journal.kinds()
+        own = [kind.removeprefix(self._prefix) for kind in known if kind.startswith(self._prefix)]
+        return sorted([*own, LEDGER] if self._ledger in known else own)
 
     def close(self) -> None:
         """Do nothing: the host closes the journal."""
 
+    def _place(self, kind: str) -> str:
+        return self._ledger if kind == LEDGER else self._prefix + kind
 
-def member_journal(journal: JournalStore, member_id: str) -> JournalStore:
+
+def member_journal(journal: JournalStore, member_id: str, ledger_key: bytes) -> JournalStore:
     """Return one member's view of a host's journal: many members, one file, one lock.
+
+    Args:
+        journal: the host's.
+        member_id: whose part.
+        ledger_key: 32 bytes, the public key that the member's data source had first; it owns the ledger.
 
     Raises:
         ConfigError: an id with a colon, which could be read as another member's.
     """
     if _SEPARATOR in member_id:
         raise ConfigError(f"member id {member_id!r} has a colon; an id is letters, digits, '_', '.', '-' and '/'")
-    return MemberJournal(journal, member_id)
+    return MemberJournal(journal, member_id, ledger_key)
 
 
 def everything(store: JournalStore) -> dict[str, list[bytes]]:

@@ -245,7 +245,40 @@ def member_key_path(folder: Path, member_id: str) -> Path:
     return folder / "members" / f"{member_id}.key"
 
 
-def write_node(folder: Path, node_key: SigningKey, member_keys: Mapping[str, SigningKey], request: bytes) -> None:
+def ledger_key_path(key_path: Path) -> Path:
+    """Return where it stands which key owns the ledger of a member that has got a new key."""
+    return key_path.with_suffix(".ledger")
+
+
+def read_ledger_key(key_path: Path, key: SigningKey) -> bytes:
+    """Return the public key, 32 bytes, that a member's data source had first: the ledger is that key's.
+
+    Args:
+        key_path: file of the member's private key.
+        key: what is in it.
+
+    Raises:
+        ConfigError: the file beside the key cannot be read, or holds no key.
+    """
+    path = ledger_key_path(key_path)
+    if not path.exists():
+        return key.verify_key.encode()
+    try:
+        first = bytes.fromhex(read_bounded(path, MAX_SIZE_BYTES).decode("ascii").strip())
+    except ValueError:
+        first = b""
+    if len(first) != 32:
+        raise ConfigError(f"{path}: expected the 64 hexadecimal digits of a public key")
+    return first
+
+
+def write_node(
+    folder: Path,
+    node_key: SigningKey,
+    member_keys: Mapping[str, SigningKey],
+    request: bytes,
+    ledger_keys: Mapping[str, bytes],
+) -> None:
     """Write a host's folder: its keys and the request to the operator.
 
     Args:
@@ -253,6 +286,7 @@ def write_node(folder: Path, node_key: SigningKey, member_keys: Mapping[str, Sig
         node_key: the link key.
         member_keys: by member id.
         request: bytes of the request's file.
+        ledger_keys: by member id, the key that owns the ledger, of those members whose own key is another by now.
 
     Raises:
         ConfigError: a file of it is there already, or it cannot be written.
@@ -264,4 +298,6 @@ def write_node(folder: Path, node_key: SigningKey, member_keys: Mapping[str, Sig
         make_private_folder(folder / "members")
         make_private_folder(path.parent)
         write_private_key(path, key)
+        if member_id in ledger_keys:
+            write_new(ledger_key_path(path), ledger_keys[member_id].hex().encode() + b"\n")
     write_new(folder / REQUEST, request)

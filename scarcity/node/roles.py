@@ -69,7 +69,8 @@ class Roles:
         """
         deployment, federation = self._deployment, self._deployment.config.federation
         identity = Identity(member_id, deployment.member_keys[member_id], deployment.roster)
-        left = everything(member_journal(self._journal, member_id))
+        ledger_key = deployment.ledger_keys[member_id]
+        left = everything(member_journal(self._journal, member_id, ledger_key))
         if member_id == COORDINATOR:
             layout = FederationClientAgent(OnlineDiscoveryEngine(federation.schema), "", form_of(federation)).layout
             assert layout is not None, "a federation file has a schema"
@@ -88,7 +89,7 @@ class Roles:
         if member_id not in self._seats:
             return self._assembly.basket(identity, operator_key, journal=left), None
         learner = self._learner(self._seats[member_id], rows_spent_until(left))
-        return self._assembly.client(identity, operator_key, learner=learner, journal=left), learner
+        return self._assembly.client(identity, operator_key, learner=learner, journal=left, ledger_key=ledger_key), learner
 
     def _learner(self, seat: ClientSeat, spent_until: int) -> RowsLearner:
         federation = self._deployment.config.federation

@@ -16,6 +16,7 @@ from scarcity.federation.packets import Header, ModelRequest, Packet
 from scarcity.node.journal import MemoryJournal, SqliteJournal, everything, member_journal
 from scarcity.node.shell import CoreActor, Delivery
 
+KEY = bytes([1]) * 32
 HELLO = Packet(Header("f", 1, "layer2", 0, "x"), ModelRequest())
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -220,7 +221,7 @@ async def test_a_shell_that_is_made_by_a_factory_comes_up_again_with_a_core_from
 
 def test_members_of_one_journal_see_their_own_entries_alone() -> None:
     journal = MemoryJournal()
-    one, other = member_journal(journal, "a/1"), member_journal(journal, "a/1/model")
+    one, other = member_journal(journal, "a/1", KEY), member_journal(journal, "a/1/model", bytes(32))
     one.append("model", "1", b"x")
     one.append("ledger", "1", b"y")
     one.append("model", "2", b"z")
@@ -230,17 +231,24 @@ def test_members_of_one_journal_see_their_own_entries_alone() -> None:
     assert one.entries("model") == [("1", b"x"), ("2", b"z")]
 
 
+def test_a_ledger_is_its_keys_whatever_the_member_is_called() -> None:
+    journal = MemoryJournal()
+    member_journal(journal, "one", KEY).append("ledger", "1", b"spent")
+    assert everything(member_journal(journal, "another", KEY)) == {"ledger": [b"spent"]}
+    assert everything(member_journal(journal, "one", bytes(32))) == {}
+
+
 def test_a_member_whose_id_could_be_read_as_another_members_kind_has_no_journal() -> None:
     with pytest.raises(ConfigError, match="colon"):
-        member_journal(MemoryJournal(), "a:model")
+        member_journal(MemoryJournal(), "a:model", KEY)
 
 
 def test_a_journal_on_disk_gives_all_back_by_member_and_kind(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.sqlite")
-    member_journal(journal, "basket/a").append("receipt", "1/a1", b"one")
-    member_journal(journal, "a1").append("contribution", "1", b"two")
+    member_journal(journal, "basket/a", bytes(32)).append("receipt", "1/a1", b"one")
+    member_journal(journal, "a1", KEY).append("contribution", "1", b"two")
     journal.close()
     again = SqliteJournal(tmp_path / "journal.sqlite")
-    assert everything(member_journal(again, "basket/a")) == {"receipt": [b"one"]}
-    assert everything(member_journal(again, "a1")) == {"contribution": [b"two"]}
+    assert everything(member_journal(again, "basket/a", bytes(32))) == {"receipt": [b"one"]}
+    assert everything(member_journal(again, "a1", KEY)) == {"contribution": [b"two"]}
     again.close()
