@@ -4,7 +4,7 @@ Prints one JSON line: connects a second to the node's port, what the bystander s
 how late, the node's memory against the documented budgets, and the reasons that it counted. Three processes: the node,
 which only listens; a flood of connects that hang up at once; this one, with the bystander and all other attackers:
 
-- strangers that hold most of the half-open places, with half a TLS handshake or with garbage, over and over;
+- strangers that hold most of the half-open places with half a handshake, a quarter of one, or garbage, over and over;
 - a listed peer that asks for far more than its budget and never reads;
 - a listed peer that keeps 4 MiB, less a byte, of a frame;
 - a listed peer whose messages are bombs for the decoder, over and over.
@@ -273,8 +273,9 @@ async def siege(folder: Path, seconds: float, loop: str) -> dict[str, object]:
             async with anyio.create_task_group() as group:
                 for name in ("deaf", "heavy", "bomber"):
                     group.start_soon(attack, port, folder, name)
+                hello = client_hello()
                 for number in range(3 * LIMITS.half_open_max // 4):
-                    said = HEAD.pack(0xFFFFFFFF, HELLO, 10) if number % 4 == 0 else client_hello()[:100]
+                    said = (HEAD.pack(0xFFFFFFFF, HELLO, 10), hello, hello, hello[:100])[number % 4]
                     group.start_soon(stranger, port, f"127.3.0.{1 + number // 4}", said)
                 group.start_soon(bystander.talk)
                 await anyio.sleep(seconds / 4)
