@@ -13,8 +13,7 @@ from pathlib import Path
 import attrs
 from nacl.signing import SigningKey
 
-from actors.links import Files, MutualTls, Plaintext
-from actors.links.security import Security
+from actors.links import Files, MutualTls, Plaintext, Security
 from scarcity.errors import ConfigError
 from scarcity.federation.basket import BasketManager
 from scarcity.federation.roster import COORDINATOR, Roster, basket_id

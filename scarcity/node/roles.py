@@ -74,7 +74,7 @@ class Roles:
         if member_id == COORDINATOR:
             layout = FederationClientAgent(OnlineDiscoveryEngine(federation.schema), "", form_of(federation)).layout
             assert layout is not None, "a federation file has a schema"
-            core = self._assembly.coordinator(
+            coordinator = self._assembly.coordinator(
                 identity,
                 terms=self._assembly.terms(layout, deployment.roster),
                 rounds=federation.rounds,
@@ -83,13 +83,15 @@ class Roles:
                 journal=left,
             )
             # Who was away when this roster was pushed, or came up with an older file, gets it with the next round.
-            core.adopt(deployment.roster, deployment.signed.roster_signature)
-            return core, None
+            coordinator.adopt(deployment.roster, deployment.signed.roster_signature)
+            return coordinator, None
         operator_key = federation.operator_key
         if member_id not in self._seats:
             return self._assembly.basket(identity, operator_key, journal=left), None
         learner = self._learner(self._seats[member_id], rows_spent_until(left))
-        return self._assembly.client(identity, operator_key, learner=learner, journal=left, ledger_key=ledger_key), learner
+        return self._assembly.client(
+            identity, operator_key, learner=learner, journal=left, ledger_key=ledger_key
+        ), learner
 
     def _learner(self, seat: ClientSeat, spent_until: int) -> RowsLearner:
         federation = self._deployment.config.federation

@@ -10,8 +10,7 @@ import anyio
 import pytest
 
 from actors import ActorSystem
-from actors.links import TcpConfig, TcpTransport
-from actors.links.tcp import Security
+from actors.links import Security, TcpConfig, TcpTransport
 from scarcity.engine import OnlineDiscoveryEngine
 from scarcity.federation.assembly import Assembly, seat
 from scarcity.federation.client_agent import FederationClientAgent
