@@ -67,6 +67,15 @@ class Host(Protocol):
         """Start an actor that lives no longer than this incarnation of its parent."""
 
 
+class Watcher(Protocol):
+    """Who is told when an actor is gone."""
+
+    watched: set[Cell]
+
+    def control(self, message: Down) -> None:
+        """Take the news."""
+
+
 @attrs.frozen
 class _Renew:
     """In the control lane: a permanent actor wants to start again."""
@@ -120,7 +129,7 @@ class Cell:
         self.started = anyio.Event()
         self.failed_to_start = True
         self.error: Exception | None = None
-        self.watchers: dict[ActorRef, Cell] = {}
+        self.watchers: dict[ActorRef, Watcher] = {}
         self.watched: set[Cell] = set()
         self.parent = parent
         self.supervisor = parent if parent is not None and parent.hears_down else None

@@ -43,8 +43,8 @@ class UnknownPeer(ActorError):
     """The transport was not told of this node; nothing was sent."""
 
 
-class LinkFull(ActorError):
-    """The byte budget to this node is used up; nothing was sent. Try again later, or send less."""
+class LinkFull(MailboxFull):
+    """The byte budget to this node is used up, or too many asks wait for it; nothing was sent. Try again later."""
 
 
 class TransportClosed(ActorError):

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import anyio
 import attrs
@@ -70,6 +70,16 @@ class MailboxStatistics:
     dropped: int
     conflated: int
     expired: int
+
+
+class Outcome(Protocol):
+    """Where the outcome of an ask goes; the first counts."""
+
+    def resolve(self, value: object) -> None:
+        """Give the answer."""
+
+    def fail(self, error: ActorError) -> None:
+        """Say that there will be no answer."""
 
 
 class Reply:
@@ -138,7 +148,7 @@ class Envelope(NamedTuple):
     message: object
     sender: ActorRef | None
     deadline_at: float | None
-    reply: Reply | None
+    reply: Outcome | None
 
 
 class Waiting:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 import attrs
 import msgpack
@@ -35,19 +35,43 @@ T = TypeVar("T")
 
 _NAME = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
 _LIST, _TUPLE, _MESSAGE, _ARRAY, _REF = range(5)
-_SCALARS = (type(None), bool, int, float, bytes)
+_SCALARS = frozenset({type(None), bool, int, float, bytes})
+_PLAIN = _SCALARS | {str}
 # No objects, no dates, no strings, and no bool: a byte that is neither 0 nor 1 would be a bool that is neither.
 _DTYPES = frozenset({"<f8", "<f4", "<i8", "<i4", "<i2", "|i1", "<u8", "<u4", "<u2", "|u1"})
 _DIMENSIONS_MAX = 8
 _registry: dict[str, type] = {}
 _names: dict[type, str] = {}
+_reliable: set[type] = set()
+_local: set[type] = set()
+_shapes: dict[type, _Shape] = {}
 registry: Mapping[str, type] = MappingProxyType(_registry)
 """The messages of this process by name; read only."""
 
 
+class _Shape(NamedTuple):
+    """What a message is made of; a field with `init=False` follows from the others and does not travel."""
+
+    names: tuple[str, ...]
+    arguments: tuple[str, ...] | None  # of the constructor, `None` when all are by position
+
+    @classmethod
+    def of(cls, kind: type) -> _Shape:
+        fields = [field for field in attrs.fields(kind) if field.init]
+        by_name = any(field.kw_only for field in fields)
+        names = tuple(field.name for field in fields)
+        return cls(names, tuple(str(field.alias) for field in fields) if by_name else None)
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(attrs.field,))
-def message(name: str) -> Callable[[type[T]], type[T]]:
+def message(name: str, *, reliable: bool = False, local: bool = False) -> Callable[[type[T]], type[T]]:
     """Make the class a frozen attrs class and register it under `name` (lower case, parts joined by dots).
+
+    Args:
+        name: what the bytes carry, unique in the process.
+        reliable: told to another node, it goes once only and in order across lost links, instead of at most once. An
+            ask ends with its link, whatever it carries.
+        local: it is said within a node only; a node that sends one to another breaks the protocol.
 
     Raises:
         BadSetting: the name is malformed, or another class has it.
@@ -62,9 +86,16 @@ def message(name: str) -> Callable[[type[T]], type[T]]:
             raise BadSetting(f"message name {name!r} belongs to {known.__module__}.{known.__qualname__}")
         frozen = attrs.frozen(cls)
         if known is not None:
-            del _names[known]
+            del _names[known], _shapes[known]
+            _reliable.discard(known)
+            _local.discard(known)
         _registry[name] = frozen
         _names[frozen] = name
+        _shapes[frozen] = _Shape.of(frozen)
+        if reliable:
+            _reliable.add(frozen)
+        if local:
+            _local.add(frozen)
         return frozen
 
     return register
@@ -75,13 +106,29 @@ def is_message(cls: type) -> bool:
     return cls in _names
 
 
-@message("actors.down")
+def message_name(cls: type) -> str | None:
+    """Return the name that `@message` registered, `None` when it did not make the class."""
+    return _names.get(cls)
+
+
+def is_reliable(cls: type) -> bool:
+    """Return whether the message is told to other nodes over the reliable channel."""
+    return cls in _reliable
+
+
+def is_local(cls: type) -> bool:
+    """Return whether the message stays on its node."""
+    return cls in _local
+
+
+@message("actors.down", local=True)
 class Down:
     """An actor that was monitored, or spawned by this one and failed, is gone; it comes once, and not for a restart.
 
     Attributes:
         ref: who is gone.
-        reason: `stopped`, `unknown` (nobody lived there), or `failed: ` and the error.
+        reason: `stopped`, `unknown` (nobody lived there), or `failed: ` and the error. Of an actor on another node it
+            may be `link lost: ` and why, and of an error only the class is told.
     """
 
     ref: ActorRef
@@ -185,15 +232,20 @@ class _Encoder:
         name = _names.get(kind)
         if name is None:
             raise BadMessage(f"{kind.__module__}.{kind.__qualname__} does not travel, neither as a message nor within")
-        fields = _fields(kind)
+        fields = _shapes[kind].names
         self._count(len(fields), len(fields) + 2)
-        return [_MESSAGE, name, *(self.lower(getattr(value, field.name), depth) for field in fields)]
+        written: list[object] = [_MESSAGE, name]
+        for field in fields:
+            item = getattr(value, field)
+            written.append(item if type(item) in _SCALARS else self.lower(item, depth))
+        return written
 
     def _array(self, value: np.ndarray[Any, Any]) -> list[object]:
         dtype = value.dtype.newbyteorder("<")
         if dtype.str not in _DTYPES or value.ndim > _DIMENSIONS_MAX:
             raise BadMessage(f"an array of {value.dtype} in {value.ndim} dimensions does not travel")
-        return [_ARRAY, dtype.str, value.astype(dtype, copy=False).tobytes(), *value.shape]
+        flat = np.ascontiguousarray(value, dtype).reshape(-1)  # in place where it can be; msgpack makes the copy
+        return [_ARRAY, dtype.str, flat.view(np.uint8).data, *value.shape]
 
     def _counted(self, written: list[object]) -> list[object]:
         self._count(0, len(written))
@@ -243,21 +295,24 @@ class _Decoder:
             return self._reference(*rest)
         self._deeper(depth)
         if tag in (_LIST, _TUPLE):
-            items = [self.lift(item, depth - 1) for item in rest]
+            items = self._all(rest, depth - 1)
             return items if tag == _LIST else tuple(items)
         if tag == _MESSAGE and rest:
-            return self._message(rest[0], [self.lift(item, depth - 1) for item in rest[1:]])
+            return self._message(rest[0], self._all(rest[1:], depth - 1))
         raise BadMessage("an array of unknown kind")
+
+    def _all(self, items: list[object], depth: int) -> list[object]:
+        return [item if type(item) in _PLAIN else self.lift(item, depth) for item in items]
 
     def _message(self, name: object, values: list[object]) -> object:
         cls = _registry.get(name) if isinstance(name, str) else None
         if cls is None:
             raise BadMessage(f"no message has the name {name!r:.80}")
-        fields = _fields(cls)
-        if len(fields) != len(values):
-            raise BadMessage(f"{name} has {len(fields)} fields, got {len(values)}")
+        names, arguments = _shapes[cls]
+        if len(names) != len(values):
+            raise BadMessage(f"{name} has {len(names)} fields, got {len(values)}")
         try:
-            return cls(**{str(field.alias): value for field, value in zip(fields, values, strict=True)})
+            return cls(*values) if arguments is None else cls(**dict(zip(arguments, values, strict=True)))
         except Exception as error:  # a message's own validators and converters may raise anything
             raise BadMessage(f"{name} refuses its fields: {error!r:.200}") from error
 
@@ -289,8 +344,3 @@ def _array(dtype: object, data: object, *shape: object) -> np.ndarray[Any, Any]:
     if dtype not in _DTYPES or type(data) is not bytes or len(sizes) != len(shape) or len(sizes) > _DIMENSIONS_MAX:
         raise BadMessage("an array of unknown dtype, or without bytes or shape")
     return np.frombuffer(data, dtype=np.dtype(str(dtype))).reshape(sizes)  # a ValueError when the bytes do not fit
-
-
-def _fields(cls: type) -> list[attrs.Attribute[Any]]:
-    """Return what a message is made of; a field with `init=False` follows from the others and does not travel."""
-    return [field for field in attrs.fields(cls) if field.init]

@@ -4,6 +4,9 @@ The system ends with its `async with` block. When the block ends well the system
 until every actor is idle, closes the mailboxes and waits until the actors have gone, all within `drain_s`; what is left
 then is cancelled, and messages that nobody handled are dead letters. Tasks of `Context.start_soon` are not waited for.
 When the block raises or is cancelled, the system cancels at once.
+
+With a transport there are other nodes: `actors.remote` is the router of their references, and the transport runs
+within the system, from before the first actor until after the last one.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from types import TracebackType
 from typing import Literal, Self
 
@@ -27,7 +30,10 @@ from actors.clock import Timers, check_seconds
 from actors.errors import ActorStopped, BadMessage, BadSetting, NameTaken, UnknownActor
 from actors.mailbox import Activity, CopyReply, Envelope, MailboxStatistics, Reply
 from actors.message import Down, decode, encode, is_message
+from actors.remote import Remote
+from actors.remote_peer import RemoteLimits, RemoteStatistics
 from actors.trace import ActorStatistics, DeadLetter, EventKind, Failure, SystemStatistics, TraceEvent
+from actors.transport import OnLink, Transport, TransportStatistics, ignore_link
 
 log = logging.getLogger("actors")
 
@@ -47,9 +53,12 @@ class ActorSystem:
             raises, the error is logged and it is not called again. Without it tracing costs nothing.
         copy: `reference` passes messages as they are. `wire` is for tests: it encodes and decodes every message and
             reply that one actor sends another, so what could not travel between hosts fails here.
+        transport: the links to other nodes, of a node of the same name; attached and run by the system.
+        on_link: called with `(node, up, reason)` for every link that comes or goes; it must be quick.
+        remote_limits: what another node may cost.
 
     Raises:
-        BadSetting: a name, a time or a way to copy is out of range.
+        BadSetting: a name, a time or a way to copy is out of range, or the transport is another node's.
     """
 
     def __init__(
@@ -61,10 +70,15 @@ class ActorSystem:
         rng: Callable[[], float] | None = None,
         trace: Callable[[TraceEvent], None] | None = None,
         copy: Literal["reference", "wire"] = "reference",
+        transport: Transport | None = None,
+        on_link: OnLink | None = None,
+        remote_limits: RemoteLimits | None = None,
     ) -> None:
         if copy not in ("reference", "wire"):
             raise BadSetting(f"copy: expected reference or wire, got {copy!r}")
         Address(name, "x")  # refuses a bad name here rather than at the first spawn
+        if transport is not None and transport.node != name:
+            raise BadSetting(f"transport: expected one of node {name}, got {transport.node}'s")
         self.name = name
         self.drain_s = check_seconds("drain_s", drain_s)
         self.timers = Timers(now)
@@ -83,6 +97,10 @@ class ActorSystem:
         self._num_dead_letters = 0
         self._num_failures = 0
         self._num_restarts = 0
+        self._transport = transport
+        self._remote: Remote | None = None
+        if transport is not None:
+            self._remote = Remote(self, transport, on_link or ignore_link, remote_limits or RemoteLimits())
 
     async def __aenter__(self) -> Self:
         if self._life is not None:
@@ -123,13 +141,20 @@ class ActorSystem:
 
         Raises:
             BadSetting: the address is malformed.
-            UnknownActor: it is of another node; this system has no links.
+            UnknownActor: it is of another node, and this system has no links. With links any node is accepted here;
+                whether the transport knows it is seen when something is sent.
         """
         if isinstance(address, str):
             address = Address.parse(address) if address.startswith(SCHEME) else Address(self.name, address)
-        if address.node != self.name:
+        if address.node == self.name:
+            return ActorRef(address, self)
+        if self._remote is None:
             raise UnknownActor(f"{address}: {self.name} has no link to that node")
-        return ActorRef(address, self)
+        return ActorRef(address, self._remote)
+
+    def find(self, path: str) -> Cell | None:
+        """Return the actor of that name, if it lives (the seam to `actors.remote`)."""
+        return self._cells.get(path)
 
     def stop(self, ref: ActorRef) -> None:
         """Ask an actor to accept nothing more, handle what waits and stop; without effect when it is gone."""
@@ -156,6 +181,14 @@ class ActorSystem:
             num_failures=self._num_failures,
             num_restarts=self._num_restarts,
         )
+
+    def transport_statistics(self) -> TransportStatistics:
+        """Return what the transport has seen of its links; nothing without a transport."""
+        return TransportStatistics({}) if self._transport is None else self._transport.statistics()
+
+    def remote_statistics(self) -> dict[str, RemoteStatistics]:
+        """Return what this system has seen of the actors of each node that there has been a link to."""
+        return {} if self._remote is None else self._remote.statistics()
 
     def mailbox_statistics(self, ref: ActorRef) -> MailboxStatistics:
         """Return what an actor's mailbox has seen.
@@ -254,6 +287,9 @@ class ActorSystem:
 
     def monitor(self, watcher: Cell, ref: ActorRef) -> None:
         """Let the watcher get one `Down` when the actor is gone, now when it is gone already."""
+        if ref.address.node != self.name and self._remote is not None:
+            self._remote.monitor(watcher, ref)
+            return
         cell = self._cells.get(ref.address.path)
         if cell is None:
             watcher.control(Down(ref, "unknown"))
@@ -266,6 +302,8 @@ class ActorSystem:
         del self._cells[cell.ref.address.path]
         for watched in cell.watched:
             watched.watchers.pop(cell.ref, None)
+        if self._remote is not None:
+            self._remote.forget(cell)
         if cell.error is not None:
             self._escalate(cell, cell.error)
         self.emit("stopped", cell.ref, detail=reason)
@@ -334,11 +372,12 @@ class ActorSystem:
         try:
             async with anyio.create_task_group() as self._group:
                 self._group.start_soon(self.timers.run, name=f"{self.name} timers")
-                self._closed = False
                 try:
-                    yield
-                    with anyio.move_on_after(self.drain_s):
-                        await self._drain()
+                    async with nullcontext() if self._remote is None else self._remote.run():
+                        self._closed = False
+                        yield
+                        with anyio.move_on_after(self.drain_s):
+                            await self._drain()
                 except Exception as error:  # noqa: BLE001 - raised again below, not wrapped in the group's own exception
                     failure = error
                 self._closed = True

@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import attrs
 
-from actors.errors import BadSetting, LinkFull, TransportClosed, UnknownPeer
+from actors.errors import BadFrame, BadSetting, LinkFull, TransportClosed, UnknownPeer
 from actors.transport import Transport
 
 WAIT_S = 10.0  # longer than a loaded machine needs; only a failing check waits it out
@@ -28,7 +28,13 @@ class Probe:
         self._changed = anyio.Event()
 
     def deliver(self, from_node: str, kind: int, header: bytes, blob: bytes | memoryview) -> None:
-        """Record a message; the `Deliver` of a transport."""
+        """Record a message; the `Deliver` of a transport. A header `no frame` is refused.
+
+        Raises:
+            BadFrame: as whoever decodes further up may.
+        """
+        if header == b"no frame":
+            raise BadFrame("no frame")
         self.messages.append((from_node, kind, header, bytes(blob)))
         self.blobs.append(blob)
         self._changed.set()
@@ -130,6 +136,16 @@ async def _keeps_the_order(pair: LinkPair, _at_a: Probe, at_b: Probe) -> None:
         assert numbers == list(range(500))
 
 
+async def _lets_no_reliable_message_overtake(pair: LinkPair, _at_a: Probe, at_b: Probe) -> None:
+    for number in range(300):
+        pair.a.send("b", 1, number.to_bytes(4), bytes(1000), reliable=number % 3 == 0)
+    await at_b.until_messages(300)
+    numbers = [int.from_bytes(header) for _, _, header, _ in at_b.messages]
+    for place, number in enumerate(numbers):
+        if number % 3 == 0:
+            assert set(range(number)) <= set(numbers[:place]), number
+
+
 async def _carries_large_blobs(pair: LinkPair, _at_a: Probe, at_b: Probe) -> None:
     blobs = [bytes([n]) * size for n, size in enumerate((65_536, 100_000, 300_000, 1_000_000, 3, 2_000_000))]
     for blob in blobs:
@@ -186,6 +202,19 @@ async def _is_once_only_across_cuts(pair: LinkPair, at_a: Probe, at_b: Probe) ->
         assert [int.from_bytes(header) for _, kind, header, _ in probe.messages if kind == 1] == list(range(200))
 
 
+async def _ends_the_link_when_a_message_is_refused(pair: LinkPair, at_a: Probe, at_b: Probe) -> None:
+    pair.a.send("b", 1, b"before", reliable=True)
+    await at_b.until_messages(1)
+    pair.a.send("b", 1, b"no frame")
+    await at_b.until(lambda: ("a", False, "bad frame") in at_b.links)
+    await at_a.until(lambda: ("b", False) in [link[:2] for link in at_a.links])
+    await at_a.until(lambda: at_a.up("b"))
+    await at_b.until(lambda: at_b.up("a"))
+    pair.a.send("b", 1, b"after", reliable=True)
+    await at_b.until_messages(2)
+    assert [header for _, _, header, _ in at_b.messages] == [b"before", b"after"]
+
+
 async def _drops_best_effort_without_a_link(pair: LinkPair, _at_a: Probe, at_b: Probe) -> None:
     for _ in range(3):
         pair.a.send("absent", 1, b"gone")
@@ -215,10 +244,12 @@ async def _counts_what_it_does(pair: LinkPair, at_a: Probe, at_b: Probe) -> None
 CHECKS: tuple[Callable[[LinkPair, Probe, Probe], Awaitable[None]], ...] = (
     _arrives_as_it_was_sent,
     _keeps_the_order,
+    _lets_no_reliable_message_overtake,
     _carries_large_blobs,
     _names_what_it_refuses,
     _bounds_what_waits,
     _is_once_only_across_cuts,
+    _ends_the_link_when_a_message_is_refused,
     _drops_best_effort_without_a_link,
     _counts_what_it_does,
 )

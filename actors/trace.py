@@ -35,6 +35,13 @@ class TraceEvent:
 
 
 @attrs.frozen
+class Returned:
+    """Stands for a message that another node could not deliver: its name comes back, not the message."""
+
+    name: str
+
+
+@attrs.frozen
 class DeadLetter:
     """A message that no handler got, or that its handler failed at."""
 

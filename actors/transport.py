@@ -17,7 +17,7 @@ from typing import Protocol, Self
 import anyio
 import attrs
 
-from actors.errors import BadSetting, LinkFull, TransportClosed, UnknownPeer
+from actors.errors import BadFrame, BadSetting, LinkFull, TransportClosed, UnknownPeer
 
 KIND_MAX = 63  # two bits of the byte on the wire say what guarantee a message has
 Deliver = Callable[[str, int, bytes, "bytes | memoryview"], None]
@@ -43,7 +43,8 @@ class LinkStatistics:
         held_bytes_max: the most it ever was.
         num_full: messages refused because the budget was used up.
         num_dropped: best-effort messages dropped because there was no link.
-        num_given_up: reliable messages that may or may not have reached a process of the peer that is gone.
+        num_given_up: reliable messages that may or may not have reached a process of the peer that is gone, or that
+            waited for a key that was taken off the list.
         num_resent: reliable messages sent again.
         num_duplicates: reliable messages that came again.
         num_early: reliable messages that overtook another, and were dropped to come again.
@@ -319,7 +320,11 @@ class MemoryTransport:
                 lane.held -= 64 + len(header) + len(blob)
                 lane.sent += 1
                 lane.sent_bytes += len(header) + len(blob)
-                self._hub.running[node].take(self._node, kind, header, blob)
+                try:
+                    self._hub.running[node].take(self._node, kind, header, blob)
+                except BadFrame:  # the link ends, and comes back as if one of the two dialed
+                    self._hub.cut(self._node, node, "bad frame")
+                    self._hub.heal(self._node, node)
 
     async def _pump(self) -> None:
         while True:

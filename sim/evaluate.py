@@ -8,17 +8,11 @@ import attrs
 import numpy as np
 
 from scarcity.engine import Moments, OnlineDiscoveryEngine, Schema, VarFit, fit_var
-from scarcity.engine.arrays import FloatArray
 from scarcity.engine.vector import Form
 from scarcity.errors import InsufficientInputs
-from scarcity.federation.packets import Aggregate, Model
+from scarcity.federation.packets import Aggregate
+from scarcity.federation.reconciler import sum_moments
 from scarcity.node.source import Party, Source
-
-
-def model_moments(schema: Schema, form: Form, models: Sequence[Model]) -> Moments | None:
-    """Return the moments of all rounds' models together; None without a model."""
-    parts = [_moments(schema, form, m.vector * m.weight, m.weight, m.count, m.noise_std) for m in models]
-    return Moments.sum(parts) if parts else None
 
 
 def aggregate_moments(schema: Schema, form: Form, aggregates: Sequence[Aggregate], unit: float) -> Moments | None:
@@ -31,18 +25,12 @@ def aggregate_moments(schema: Schema, form: Form, aggregates: Sequence[Aggregate
         unit: what one unit of theirs is in the units of clients' vectors.
     """
     parts = [
-        _moments(
+        sum_moments(
             schema, form, np.asarray(a.total, dtype=np.float64) * unit, a.weight, a.count, a.noise_variance**0.5 * unit
         )
         for a in aggregates
     ]
     return Moments.sum(parts) if parts else None
-
-
-def _moments(schema: Schema, form: Form, total: FloatArray, weight: float, count: int, noise_std: float) -> Moments:
-    # A mean times its weight is off the integers by a rounding; a differenced statistic is a sum of integers.
-    exact = np.rint(total) if form == "differenced" else total
-    return Moments.from_vector(schema, form, exact, weight, count, noise_std)
 
 
 def fit_or_none(moments: Moments | None) -> VarFit | None:

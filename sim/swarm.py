@@ -25,13 +25,14 @@ from scarcity.federation.assembly import round_settings
 from scarcity.federation.client_agent import FederationClientAgent
 from scarcity.federation.packets import RoundSettings
 from scarcity.federation.privacy_guard import PrivacyParams, contribution_terms, layer2_terms
+from scarcity.federation.reconciler import model_moments
 from scarcity.node.model_file import MAX_TEXT, ModelFile, Provenance
 from scarcity.node.prediction import skills
 from scarcity.node.source import Party, Source, TableColumns, table_source, unusable
 from scarcity.privacy.mechanisms import SIGMA_MAX
 from sim.attacks import attack_named
 from sim.chance import Chance, reproducible_entropy
-from sim.evaluate import LocalFits, aggregate_moments, fit_or_none, local_fits, model_moments
+from sim.evaluate import LocalFits, aggregate_moments, fit_or_none, local_fits
 from sim.interrupts import Interrupts
 from sim.plan import Backend, Execute, Observer, Outcome, Reason, Record, SwarmPlan
 from sim.report import (

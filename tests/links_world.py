@@ -19,13 +19,13 @@ from actors.links import (
     Limits,
     MutualTls,
     Plaintext,
+    Security,
     TcpConfig,
     TcpTransport,
     make_authority,
     private_pem,
     sign_node,
 )
-from actors.links.tcp import Security
 from actors.testing import LinkPair, Probe
 from actors.transport import MemoryHub, MemoryTransport
 
@@ -54,7 +54,7 @@ class Authority:
     def files(self, node: str, *, key: str | None = None, days: tuple[int, int] = (-1, 1)) -> Files:
         """PEM files of a node, with the key of that name, valid between these days from now."""
         root = private_key(f"authority {self.name}")
-        authority = make_authority(root, self.name, not_before=NOW - DAY, not_after=NOW + DAY)
+        authority = make_authority(root, self.name, not_before=NOW - DAY, not_after=NOW + 5 * DAY)
         certificate = sign_node(
             root,
             authority,
@@ -71,7 +71,9 @@ class Authority:
         return files
 
     def tls(self, node: str, *, key: str | None = None, days: tuple[int, int] = (-1, 1)) -> MutualTls:
-        return MutualTls(self.files(node, key=key, days=days))
+        """What it was when the certificate was valid: one that is not, does not get past the start today."""
+        then = (NOW + days[0] * DAY).timestamp() + 1.0
+        return MutualTls(self.files(node, key=key, days=days), now=lambda: then)
 
 
 PEERS: Mapping[str, bytes] = {name: public_key(name) for name in ("a", "b", "c", "absent")}
@@ -83,9 +85,9 @@ def plain(_node: str) -> Security:
 
 
 def config(
-    node: str, *, limits: Limits | None = None, federation: str = FEDERATION, key: str | None = None
+    node: str, *, limits: Limits | None = None, peers: Mapping[str, bytes] = PEERS, key: str | None = None
 ) -> TcpConfig:
-    return TcpConfig(node, federation, public_key(key or node), PEERS, limits=limits or Limits(), backoff=QUICK)
+    return TcpConfig(node, FEDERATION, public_key(key or node), peers, limits=limits or Limits(), backoff=QUICK)
 
 
 def node(name: str, probe: Probe, security: Security, limits: Limits | None = None) -> TcpTransport:

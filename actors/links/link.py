@@ -60,7 +60,8 @@ class PeerLink:
         self._limits = limits
         self._sender = ReliableSender(reliable)
         self._receiver = ReliableReceiver(reliable)
-        self._queue: deque[Message] = deque()
+        # Best effort, each with the number of the reliable message that would come next: that one waits for it.
+        self._queue: deque[tuple[int, Message]] = deque()
         self._queued = 0  # bytes charged for the queue and for what the shell is sending
         self._in_hand = 0  # of these, what the shell is sending
         self._opening = b""
@@ -101,6 +102,17 @@ class PeerLink:
         self._queued = self._in_hand = 0
         self._framer = Framer(self._limits.frame_bytes_max)
 
+    def forget(self, reason: str) -> None:
+        """The peer is not listed any more, or its key is another one: nothing that waits may reach whoever comes next.
+
+        Both channels start anew with the next link, so this node must call itself by a new incarnation there.
+        """
+        assert not self.up
+        self.last_reason = reason
+        self.incarnation = None
+        self._num_given_up += self._sender.clear()
+        self._receiver.restart()
+
     def send(self, kind: int, header: bytes, blob: bytes | memoryview, *, reliable: bool) -> None:
         """Take a message.
 
@@ -123,7 +135,7 @@ class PeerLink:
         if reliable:
             self._sender.offer((kind, header, blob))
         elif self.up:
-            self._queue.append((kind, header, blob))
+            self._queue.append((self._sender.next_offer, (kind, header, blob)))
             self._queued += size
         else:
             self._num_dropped += 1
@@ -145,15 +157,18 @@ class PeerLink:
         self._opening = b""
         if self._ack_due or self._ping_due:
             size += self._take_control(small)
-        for sequence, (kind, header, blob) in self._sender.due(now):
-            size += self._put(pieces, small, kind | _RELIABLE, _NUMBER.pack(sequence) + header, blob)
-            if size >= CHUNK_BYTES:
+        queue, sender = self._queue, self._sender
+        while size < CHUNK_BYTES:
+            # A reliable message does not overtake what was said before it. If it waits for the window, it is overtaken.
+            if queue and not (sender.ready and sender.next_due < queue[0][0]):
+                message = queue.popleft()[1]
+                self._in_hand += held_bytes(message)
+                size += self._put(pieces, small, message[0] | _MESSAGE, message[1], message[2])
+            elif sender.ready:
+                sequence, (kind, header, blob) = sender.take(now)
+                size += self._put(pieces, small, kind | _RELIABLE, _NUMBER.pack(sequence) + header, blob)
+            else:
                 break
-        queue = self._queue
-        while queue and size < CHUNK_BYTES:
-            message = queue.popleft()
-            self._in_hand += held_bytes(message)
-            size += self._put(pieces, small, message[0] | _MESSAGE, message[1], message[2])
         if self._leaving and not queue and not len(self._sender):
             self._leaving = False
             size += self._put(pieces, small, CLOSE, b"", b"")
@@ -198,7 +213,13 @@ class PeerLink:
         return messages, wait_s
 
     def tick(self, now: float) -> None:
-        """Look at the clock: set `fault` when the peer is late, ask for a ping when this side is silent."""
+        """Look at the clock: set `fault` when the peer is late, ask for a ping when this side is silent.
+
+        A clock that was set back must not make this side wait that long: then the time counts from now.
+        """
+        self._heard_at, self._spoke_at = min(self._heard_at, now), min(self._spoke_at, now)
+        if self._partial_since is not None:
+            self._partial_since = min(self._partial_since, now)
         if self._partial_since is not None and now - self._partial_since > self._limits.frame_s:
             self.fault = Refusal.FRAME_LATE
         elif now - self._heard_at > self._limits.silence_s:

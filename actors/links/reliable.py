@@ -16,6 +16,7 @@ link makes the sender go back. An acknowledgement is cumulative and says how man
 | ack a | drops 1..a; an `a` never sent is refused | |
 | new link, same incarnation | goes back to the oldest unacknowledged | keeps its place |
 | new incarnation | gives up what may have been handled, numbers the rest from 1 | starts at 1 |
+| taken off the list, another key | gives up everything, starts at 1 | starts at 1 |
 
 Not defended against: a receiver that acknowledges and forgets. What must outlive a process is for a journal above.
 """
@@ -102,6 +103,11 @@ class ReliableSender:
         self.held += held_bytes(message)
 
     @property
+    def next_offer(self) -> int:
+        """The number that the next message offered will have, unless the peer's process is a new one."""
+        return self._base + len(self._unacked)
+
+    @property
     def ready(self) -> bool:
         """Whether `due` has something to send without going back."""
         sent = self._next - self._base
@@ -110,14 +116,23 @@ class ReliableSender:
     def due(self, now: float) -> Iterator[tuple[int, Message]]:
         """Yield what the window allows to send, with its number; stop early and the rest stays due."""
         while self.ready:
-            number = self._next
-            self._next += 1
-            if number < self._top:
-                self.num_resent += 1
-            self._top = max(self._top, self._next)
-            if self._deadline_at is None:
-                self._deadline_at = now + self._wait_s
-            yield number, self._unacked[number - self._base]
+            yield self.take(now)
+
+    def take(self, now: float) -> tuple[int, Message]:
+        """Return the next that is due, with its number; only when `ready`."""
+        number = self._next
+        self._next += 1
+        if number < self._top:
+            self.num_resent += 1
+        self._top = max(self._top, self._next)
+        if self._deadline_at is None:
+            self._deadline_at = now + self._wait_s
+        return number, self._unacked[number - self._base]
+
+    @property
+    def next_due(self) -> int:
+        """The number of the message that `take` would return."""
+        return self._next
 
     def tick(self, now: float) -> bool:
         """Go back to the oldest message when its time is up; return whether that happened."""
@@ -151,6 +166,15 @@ class ReliableSender:
         self._wait_s = self._config.resend_s
         self._room = 1
         self._go_back()
+
+    def clear(self) -> int:
+        """The peer is another one: drop everything, number from 1; return how many were given up."""
+        given_up = len(self._unacked)
+        self._unacked.clear()
+        self.held = 0
+        self._base = self._next = self._top = 1
+        self.rewind()
+        return given_up
 
     def restart(self) -> int:
         """The peer's process is new: keep only what was never sent, numbered from 1; return how many were given up."""

@@ -278,6 +278,7 @@ class TokenBucket:
 
     def spend(self, cost: float, now: float) -> float:
         """Pay, with debt if need be, and return the seconds until the debt is paid."""
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - cost
+        # A clock that was set back gives no tokens, but takes none either: a debt of an hour would stop the reader.
+        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate) - cost
         self._at = now
         return max(0.0, -self._tokens / self._rate)

@@ -39,6 +39,20 @@ class Backoff:
         return rng.uniform(0.0, min(self.most_s, self.first_s * 2.0 ** min(attempt, 32)))
 
 
+def check_peers(node: str, key: bytes, peers: Mapping[str, bytes]) -> None:
+    """See that every name can be a node's, every key is one, and the list has no other key for this node.
+
+    Raises:
+        BadSetting: it names the entry.
+    """
+    for name, one in ((node, key), *peers.items()):
+        Address(name, "x")  # refuses a bad name
+        if len(one) != KEY_BYTES:
+            raise BadSetting(f"peers: expected {KEY_BYTES} bytes of public key for {name}, got {len(one)}")
+    if peers.get(node, key) != key:
+        raise BadSetting(f"key: the list has another key for {node}, so no peer would take this one")
+
+
 @attrs.frozen
 class TcpConfig:
     """Who this node is and whom it knows.
@@ -47,7 +61,8 @@ class TcpConfig:
         node: this node's name.
         federation: the federation's id.
         key: this node's Ed25519 public key, 32 bytes.
-        peers: node name to public key: who may link, and with which key.
+        peers: node name to public key: who may link, and with which key; `TcpTransport.set_peers` changes it. This
+            node may be on it, with its own key.
         host: address to listen on, an IP address.
         port: to listen on, 0 for any that is free.
         limits: what a peer may cost.
@@ -58,7 +73,7 @@ class TcpConfig:
     node: str
     federation: str
     key: bytes
-    peers: Mapping[str, bytes] = attrs.field(converter=dict)  # a copy: the list of a running node does not change
+    peers: Mapping[str, bytes] = attrs.field(converter=dict)
     host: str = "127.0.0.1"
     port: int = 0
     limits: Limits = attrs.field(factory=Limits)
@@ -66,10 +81,7 @@ class TcpConfig:
     backoff: Backoff = attrs.field(factory=Backoff)
 
     def __attrs_post_init__(self) -> None:
-        for name, key in ((self.node, self.key), *self.peers.items()):
-            Address(name, "x")  # refuses a bad name
-            if len(key) != KEY_BYTES:
-                raise BadSetting(f"peers: expected {KEY_BYTES} bytes of public key for {name}, got {len(key)}")
+        check_peers(self.node, self.key, self.peers)
         if not 1 <= len(self.federation.encode()) <= 255:
             raise BadSetting(f"federation: expected 1 to 255 bytes of UTF-8, got {self.federation!r}")
         if not 0 <= self.port <= 65535:

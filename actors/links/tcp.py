@@ -1,7 +1,6 @@
 """Links over TCP: listen, dial with backoff, one reader and one coalescing writer per link. The thin shell.
 
-What a link means is decided in `session` and `link`; here bytes move. `Plaintext` is for one machine and says so:
-it refuses every address that is not loopback. Between machines there is `actors.links.tls.MutualTls`.
+What a link means is decided in `session` and `link`; here bytes move. What is between TCP and a frame is a `Security`.
 
 | task | one per | does |
 |---|---|---|
@@ -20,10 +19,10 @@ import os
 import random
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import anyio
 import anyio.abc
@@ -31,8 +30,9 @@ import attrs
 from anyio.streams.stapled import MultiListener
 
 from actors.errors import BadFrame, BadSetting, TransportClosed, UnknownPeer
-from actors.links.frame import split_frame
+from actors.links.greeting import BROKEN, read_hello, say_no
 from actors.links.link import PeerLink
+from actors.links.security import Security
 from actors.links.session import (
     CHUNK_BYTES,
     FIRST_BYTES,
@@ -43,48 +43,16 @@ from actors.links.session import (
     Hello,
     LinkRefused,
     Refusal,
-    decode_hello,
-    encode_refuse,
     judge,
     keep_old,
 )
-from actors.links.settings import TcpConfig
+from actors.links.settings import TcpConfig, check_peers
 from actors.links.tls import tls_refusal
 from actors.transport import Deliver, OnLink, TransportStatistics, ignore_link
 
 log = logging.getLogger("actors")
 
 _TICK_S = 0.25  # far below the shortest limit, far above its cost
-_LINGER_S = 1.0  # closing at once could destroy a Refuse that is on its way
-_BROKEN = (OSError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.BusyResourceError)
-
-
-class Security(Protocol):
-    """What is between TCP and our frames."""
-
-    loopback_only: bool
-
-    async def secure(self, stream: anyio.abc.ByteStream, *, dialing: bool) -> tuple[anyio.abc.ByteStream, bytes | None]:
-        """Return the stream to use, and the peer's public key where it was proven.
-
-        Raises:
-            LinkRefused: the peer is not let in.
-        """
-
-
-class Plaintext:
-    """Nothing at all, on loopback only: keys are claims, and whoever is on this machine can listen."""
-
-    loopback_only = True
-
-    async def secure(
-        self,
-        stream: anyio.abc.ByteStream,
-        *,
-        dialing: bool,  # noqa: ARG002 - the shape of `Security`
-    ) -> tuple[anyio.abc.ByteStream, bytes | None]:
-        """Return the stream as it is."""
-        return stream, None
 
 
 @attrs.define(eq=False)
@@ -92,12 +60,14 @@ class _Port:
     """A peer and what runs for it now."""
 
     link: PeerLink
+    incarnation: bytes  # of this node, as that peer is told
     address: tuple[str, int] | None = None
     scope: anyio.CancelScope | None = None  # of the link that is up, `None` when there is none
     parked: anyio.Event | None = None  # where the writer waits for work
     ended: anyio.Event = attrs.field(factory=anyio.Event)
     dialed: bool = False  # whether this side dialed the link that is up
     greeting: bool = False  # whether a Hello of ours waits for its Welcome
+    dialer: anyio.CancelScope | None = None
 
     def wake(self) -> None:
         if self.parked is not None and self.link.has_work():
@@ -116,7 +86,7 @@ class TcpTransport:
         entropy: random bytes, for the incarnation and where numbers start.
 
     Raises:
-        BadSetting: plain TCP was asked to leave the machine.
+        BadSetting: plain TCP was asked to leave the machine, or the key is not the one that `security` proves.
     """
 
     def __init__(
@@ -131,15 +101,16 @@ class TcpTransport:
         self._config = config
         self._security = security
         self._check_host(config.host)
+        if security.key not in (None, config.key):
+            raise BadSetting(
+                f"key: the certificate of {config.node} is for another key than the one that is configured"
+            )
         self._now = now
         self._rng = rng or random.Random(int.from_bytes(entropy(8)))  # noqa: S311 - jitter is no secret
         self._entropy = entropy
         self._incarnation = entropy(INCARNATION_BYTES)
-        self._ports = {
-            node: _Port(PeerLink(node, config.limits, config.reliable))
-            for node in sorted(config.peers)
-            if node != config.node
-        }
+        self._peers: Mapping[str, bytes] = {}
+        self._ports: dict[str, _Port] = {}  # who was ever listed: counts stay when a node is taken off
         self._gate = Gate(config.limits)
         self._reasons: Counter[Refusal] = Counter()
         self._deliver: Deliver | None = None
@@ -147,6 +118,7 @@ class TcpTransport:
         self._group: anyio.abc.TaskGroup | None = None
         self._intake: anyio.abc.TaskGroup | None = None
         self._bound_port = 0
+        self.set_peers(config.peers)
         self._run = self._live()
 
     @property
@@ -185,7 +157,38 @@ class TcpTransport:
         peer = self._find(node)
         known, peer.address = peer.address, (host, port)
         if known is None and self._intake is not None:
-            self._intake.start_soon(self._keep_dialing, peer)
+            self._start_dialing(peer, self._intake)
+
+    def set_peers(self, peers: Mapping[str, bytes]) -> None:
+        """Replace the list of keys, before or in the block: this is how a node is revoked, added, or given a new key.
+
+        A node that is not on it any more, or with another key, loses its link at once, and what waits for it is dropped
+        and counted. One that is not on it is not dialed any more either; one that is new is unreachable until it dials,
+        or `dial` says where it is. The others see nothing of it.
+
+        Raises:
+            BadSetting: an entry is malformed, or this node's own key is another one there, which makes all peers refuse
+                it: then nothing has changed.
+        """
+        check_peers(self.node, self._config.key, peers)
+        before, self._peers = self._peers, dict(peers)
+        for node in sorted(peers.keys() - self._ports.keys() - {self.node}):
+            link = PeerLink(node, self._config.limits, self._config.reliable)
+            self._ports[node] = _Port(link, self._incarnation)
+        for node, key in before.items():
+            if node != self.node and peers.get(node) != key:
+                self._revoke(self._ports[node], Refusal.WRONG_KEY if node in peers else Refusal.UNKNOWN_NODE)
+
+    def _revoke(self, port: _Port, reason: Refusal) -> None:
+        self._end(port, port.scope, reason)
+        port.link.forget(reason.value)
+        # Whoever comes next starts anew here. This tells it, should it be the same process, to start anew there too.
+        port.incarnation = self._entropy(INCARNATION_BYTES)
+        if reason is Refusal.UNKNOWN_NODE:
+            port.address = None
+            if port.dialer is not None:
+                port.dialer.cancel()
+                port.dialer = None
 
     def send(
         self, to_node: str, kind: int, header: bytes, blob: bytes | memoryview = b"", *, reliable: bool = False
@@ -193,9 +196,7 @@ class TcpTransport:
         """Take a message and return at once; see `Transport.send`."""
         if self._intake is None:
             raise TransportClosed(f"{self.node} is not running")
-        port = self._ports.get(to_node)
-        if port is None:
-            raise UnknownPeer(f"{self.node} knows no {to_node!r}")
+        port = self._find(to_node)
         port.link.send(kind, header, blob, reliable=reliable)
         if port.parked is not None:
             port.wake()
@@ -218,9 +219,10 @@ class TcpTransport:
         )
 
     def _find(self, node: str) -> _Port:
-        if node not in self._ports:
+        port = self._ports.get(node)
+        if port is None or node not in self._peers:
             raise UnknownPeer(f"{self.node} knows no {node!r}")
-        return self._ports[node]
+        return port
 
     def _check_host(self, host: str) -> None:
         if self._security.loopback_only:
@@ -250,7 +252,7 @@ class TcpTransport:
                 failure = error
             finally:
                 self._intake = None
-                for port in self._ports.values():
+                for port in list(self._ports.values()):
                     self._end(port, port.scope, Refusal.STOPPED)
             group.cancel_scope.cancel()
         if failure is not None:
@@ -263,16 +265,17 @@ class TcpTransport:
             self._intake = intake
             for one in listener.listeners:
                 intake.start_soon(self._listen, one, intake)
-            for port in self._ports.values():
+            for port in list(self._ports.values()):
                 if port.address is not None:
-                    intake.start_soon(self._keep_dialing, port)
+                    self._start_dialing(port, intake)
             task_status.started()
 
     async def _listen(self, listener: anyio.abc.Listener[anyio.abc.SocketStream], intake: anyio.abc.TaskGroup) -> None:
         while True:
             try:
                 await listener.serve(self._accept, intake)
-            except OSError as error:  # no descriptors left, or the connection was gone at once: the next may do better
+            # No descriptors left, or the connection was gone at once: the next may do better.
+            except (OSError, anyio.BrokenResourceError) as error:
                 log.warning("%s cannot accept: %s", self.node, error)
                 await anyio.sleep(_TICK_S)
 
@@ -280,11 +283,11 @@ class TcpTransport:
         assert self._intake is not None
         self._intake.cancel_scope.cancel()
         self._intake = None
-        for port in self._ports.values():
+        for port in list(self._ports.values()):
             if port.scope is not None:
                 port.link.leave()
                 port.wake()
-        for port in self._ports.values():
+        for port in list(self._ports.values()):
             if port.scope is not None:
                 await port.ended.wait()
 
@@ -292,7 +295,7 @@ class TcpTransport:
         while True:
             await anyio.sleep(_TICK_S)
             now = self._now()
-            for port in self._ports.values():
+            for port in list(self._ports.values()):
                 if port.scope is not None:
                     port.link.tick(now)
                     if port.link.fault is not None:
@@ -302,14 +305,14 @@ class TcpTransport:
 
     def _hello(self, to: str) -> Hello:
         first = int.from_bytes(self._entropy(FIRST_BYTES))
-        return Hello(self._config.federation, self.node, to, self._incarnation, self._config.key, first)
+        port = self._ports.get(to)
+        incarnation = self._incarnation if port is None else port.incarnation
+        return Hello(self._config.federation, self.node, to, incarnation, self._config.key, first)
 
     async def _accept(self, stream: anyio.abc.SocketStream) -> None:
-        try:
-            address = str(stream.extra_attributes[anyio.abc.SocketAttribute.remote_address]()[0])
-        except OSError:  # it was gone before we asked
-            address = ""
-        refusal = self._gate.enter(address)
+        remote = stream.extra_attributes.get(anyio.abc.SocketAttribute.remote_address)
+        address = "" if remote is None else str(remote()[0])
+        refusal = Refusal.VANISHED if remote is None else self._gate.enter(address)  # it may be reset before we look
         if refusal is not None:
             self._reasons[refusal] += 1
             await anyio.aclose_forcefully(stream)
@@ -331,36 +334,23 @@ class TcpTransport:
         stream: anyio.abc.ByteStream | None = None
         try:
             stream, proven = await self._security.secure(raw, dialing=False)
-            hello, rest = await self._read_hello(stream, HELLO)
+            hello, rest = await read_hello(stream, HELLO, self._config.limits)
             mine = self._hello(hello.node)
-            refusal = judge(hello, mine, self._config.peers, proven_key=proven, expected=None)
+            refusal = judge(hello, mine, self._peers, proven_key=proven, expected=None)
             if refusal is None:
                 refusal = self._place(hello, mine, stream, rest, dialed=False)
         except BadFrame:
             refusal = Refusal.BAD_FRAME
         except LinkRefused as error:
             refusal = error.reason
-        except _BROKEN as error:
+        except BROKEN as error:
             refusal, stream = tls_refusal(error) if isinstance(error, ssl.SSLError) else Refusal.VANISHED, None
         if refusal is None:
             return True
         self._reasons[refusal] += 1
-        if stream is not None:
-            await self._say_no(stream, refusal)
+        if refusal is not Refusal.VANISHED:
+            await say_no(raw, stream, refusal)
         return False
-
-    async def _say_no(self, stream: anyio.abc.ByteStream, refusal: Refusal) -> None:
-        with anyio.move_on_after(_LINGER_S), contextlib.suppress(*_BROKEN):
-            await stream.send(encode_refuse(refusal))
-            await stream.receive()  # a peer that understands closes; whatever else it says is not read
-
-    async def _read_hello(self, stream: anyio.abc.ByteStream, kind: int) -> tuple[Hello, bytes]:
-        data = b""
-        while True:
-            data += await stream.receive(CHUNK_BYTES)
-            split = split_frame(data, self._config.limits.hello_bytes_max)
-            if split is not None:
-                return decode_hello(split[0], kind), split[1]
 
     def _place(
         self, hello: Hello, mine: Hello, stream: anyio.abc.ByteStream, rest: bytes, *, dialed: bool
@@ -370,8 +360,8 @@ class TcpTransport:
         same = port.link.incarnation in (None, hello.incarnation)
         old_dialed = port.dialed if port.scope is not None else True
         exists = port.scope is not None or (port.greeting and not dialed)
-        if self._intake is None:
-            return Refusal.STOPPED
+        if self._intake is None or mine.incarnation != port.incarnation:
+            return Refusal.STOPPED  # here, or because the list changed while they shook hands
         if exists and keep_old(self.node, hello.node, old_dialed=old_dialed, new_dialed=dialed, same_process=same):
             return Refusal.DUPLICATE
         self._end(port, port.scope, Refusal.SUPERSEDED)
@@ -382,18 +372,23 @@ class TcpTransport:
         self._on_link(port.link.node, True, "")
         return None
 
-    async def _keep_dialing(self, port: _Port) -> None:
+    def _start_dialing(self, port: _Port, intake: anyio.abc.TaskGroup) -> None:
+        port.dialer = anyio.CancelScope()
+        intake.start_soon(self._keep_dialing, port, port.dialer)
+
+    async def _keep_dialing(self, port: _Port, scope: anyio.CancelScope) -> None:
         backoff, attempt = self._config.backoff, 0
-        while True:
-            attempt += 1
-            if port.scope is None:
-                await self._greet(port)
-            if port.scope is not None:
-                since = self._now()
-                await port.ended.wait()
-                if self._now() - since > backoff.stable_s:
-                    attempt = 1
-            await anyio.sleep(backoff.wait_s(attempt, self._rng))
+        with scope:
+            while port.dialer is scope:
+                attempt += 1
+                if port.scope is None:
+                    await self._greet(port)
+                if port.scope is not None:
+                    since = self._now()
+                    await port.ended.wait()
+                    if self._now() - since > backoff.stable_s:
+                        attempt = 1
+                await anyio.sleep(backoff.wait_s(attempt, self._rng))
 
     async def _greet(self, port: _Port) -> None:
         """Dial once. Every failure is counted and kept as the link's last reason."""
@@ -411,7 +406,7 @@ class TcpTransport:
             refusal = Refusal.BAD_FRAME
         except LinkRefused as error:
             refusal = error.reason
-        except _BROKEN as error:
+        except BROKEN as error:
             refusal = tls_refusal(error) if isinstance(error, ssl.SSLError) else Refusal.VANISHED
         finally:
             port.greeting = False
@@ -427,12 +422,15 @@ class TcpTransport:
         if port.scope is not None:  # it dialed us while we connected
             return Refusal.DUPLICATE
         mine = self._hello(port.link.node)
-        if proven not in (None, self._config.peers[port.link.node]):
+        listed = self._peers.get(port.link.node)
+        if listed is None:  # the list changed while we connected
+            return Refusal.UNKNOWN_NODE
+        if proven not in (None, listed):
             return Refusal.WRONG_KEY  # before a word is said to it
         port.greeting = True
         await stream.send(mine.encode(HELLO))
-        hello, rest = await self._read_hello(stream, WELCOME)
-        refusal = judge(hello, mine, self._config.peers, proven_key=proven, expected=port.link.node)
+        hello, rest = await read_hello(stream, WELCOME, self._config.limits)
+        refusal = judge(hello, mine, self._peers, proven_key=proven, expected=port.link.node)
         return refusal or self._place(hello, mine, stream, rest, dialed=True)
 
     def _end(self, port: _Port, scope: anyio.CancelScope | None, reason: Refusal) -> None:
@@ -480,7 +478,7 @@ class TcpTransport:
         except BadFrame as error:
             log.warning("%s sent what cannot be decoded: %s", node, error)
             reason = Refusal.BAD_FRAME
-        except _BROKEN:
+        except BROKEN:
             pass
         self._end(port, scope, reason)
 
@@ -496,5 +494,5 @@ class TcpTransport:
                     await stream.send(piece)  # type: ignore[arg-type]  # sockets and TLS take views, anyio says bytes
                 if port.scope is scope:
                     link.sent()
-        except _BROKEN:
+        except BROKEN:
             self._end(port, scope, Refusal.VANISHED)

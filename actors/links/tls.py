@@ -3,27 +3,32 @@
 Each side shows a certificate of the federation's authority and both verify it, so a stranger is refused before a
 frame of ours is read. Which key may be which node is not the certificate's to say but the list's: `secure` returns
 the key that was proven, and `judge` compares. Host names mean nothing here. No tickets: a resumed session would not
-look at the certificate again.
+look at the certificate again. Validity is looked at by the wall clock, at start and at every handshake: a link that is
+up outlives its certificate, until it is dialed again.
 
-Trusted: the authority's key, for who may knock; the list, for who is who. Revoking is taking a key off the list.
+Trusted: the authority's key, for who may knock; the list, for who is who; the wall clock, for what has expired.
+Revoking is taking a key off the list.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import ssl
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio.abc
 import attrs
-from anyio.streams.tls import TLSAttribute, TLSStream
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from actors.errors import BadSetting
 from actors.links.session import LinkRefused, Refusal
+from actors.links.tls_stream import TlsStream
 
 _HAS_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
 
@@ -122,7 +127,7 @@ def certificate_key(der: bytes) -> bytes:
     """
     try:
         key = x509.load_der_x509_certificate(der).public_key()
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise LinkRefused(Refusal.WRONG_KEY, "the certificate cannot be read") from error
     if not isinstance(key, Ed25519PublicKey):
         raise LinkRefused(Refusal.WRONG_KEY, "the certificate's key is not Ed25519")
@@ -141,13 +146,31 @@ class Files:
 class MutualTls:
     """Secures streams with TLS 1.3 on which both sides show a certificate of the authority.
 
+    Args:
+        files: what this node shows and trusts; read now and not again.
+        now: the wall clock, seconds since 1970.
+
+    Attributes:
+        key: the 32 bytes of the public key in this node's certificate.
+        expires_at: when the certificate or its authority expires, whichever is first, seconds since 1970.
+
     Raises:
-        BadSetting: a file cannot be read, or the key is not the certificate's.
+        BadSetting: a file cannot be read, the key is not the certificate's, the certificate is not of the authority, or
+            one of them has expired or is not valid yet.
     """
 
     loopback_only = False
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, *, now: Callable[[], float] = time.time) -> None:
+        certificate, *_ = _read(files.certificate, "certificate")
+        authority = _issuer(certificate, files)
+        _check_validity(authority, files.authority, "authority", now())
+        _check_validity(certificate, files.certificate, "certificate", now())
+        try:
+            self.key = certificate_key(certificate.public_bytes(Encoding.DER))
+        except LinkRefused as error:
+            raise BadSetting(f"certificate: {files.certificate}: expected an Ed25519 key") from error
+        self.expires_at = min(one.not_valid_after_utc.timestamp() for one in (certificate, authority))
         self._server = _context(ssl.PROTOCOL_TLS_SERVER, files)
         self._server.num_tickets = 0
         self._client = _context(ssl.PROTOCOL_TLS_CLIENT, files)
@@ -156,18 +179,45 @@ class MutualTls:
         """Shake hands and return the stream inside, and the peer's proven public key.
 
         Raises:
-            LinkRefused: the peer speaks no TLS 1.3, or its certificate does not verify, or ours does not there.
+            LinkRefused: the peer speaks no TLS 1.3, or its certificate does not verify. A dialer whose own is refused
+                learns it later, at its first `receive`: an `ssl.SSLError`.
         """
-        context = self._client if dialing else self._server
+        inside = TlsStream(stream, self._client if dialing else self._server, server_side=not dialing)
         try:
-            # Without the closing handshake a hostile peer cannot make closing wait; where a stream ends is said by
-            # frames, so a cut is noticed without it.
-            inside = await TLSStream.wrap(
-                stream, server_side=not dialing, ssl_context=context, standard_compatible=False
-            )
+            await inside.handshake()
         except ssl.SSLError as error:
             raise LinkRefused(tls_refusal(error), error.reason or "") from error
-        return inside, certificate_key(inside.extra_attributes[TLSAttribute.peer_certificate_binary]())
+        return inside, certificate_key(inside.peer_certificate())
+
+
+def _read(path: Path, what: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise BadSetting(f"{what}: {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise BadSetting(f"{what}: {path}: expected certificates in PEM") from error
+
+
+def _issuer(certificate: x509.Certificate, files: Files) -> x509.Certificate:
+    """Return who signed the certificate; while an authority is replaced, the file holds the old one and the new one."""
+    for authority in _read(files.authority, "authority"):
+        try:
+            certificate.verify_directly_issued_by(authority)
+        except (InvalidSignature, TypeError, ValueError):
+            continue
+        return authority
+    raise BadSetting(f"certificate: {files.certificate} is not signed by the authority in {files.authority}")
+
+
+def _check_validity(certificate: x509.Certificate, path: Path, what: str, now: float) -> None:
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now > end.timestamp():
+        raise BadSetting(f"{what}: {path} was valid until {end:%Y-%m-%d %H:%M:%S} UTC; get a new one signed")
+    if now < begin.timestamp():
+        raise BadSetting(
+            f"{what}: {path} is not valid until {begin:%Y-%m-%d %H:%M:%S} UTC; look at this machine's clock"
+        )
 
 
 def tls_refusal(error: ssl.SSLError) -> Refusal:
@@ -187,8 +237,13 @@ def _context(protocol: int, files: Files) -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
     try:
-        context.load_cert_chain(files.certificate, files.key)
-        context.load_verify_locations(files.authority)
-    except (OSError, ssl.SSLError) as error:
-        raise BadSetting(f"certificate, key, authority: {error}") from error
+        # An empty password, or OpenSSL would ask the terminal for the one of an encrypted key.
+        context.load_cert_chain(files.certificate, files.key, password="")
+    except (OSError, ssl.SSLError, ValueError) as error:
+        mismatch = isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH"
+        wrong = (
+            f"it is not the key of {files.certificate}" if mismatch else f"expected an unencrypted key in PEM: {error}"
+        )
+        raise BadSetting(f"key: {files.key}: {wrong}") from error
+    context.load_verify_locations(files.authority)
     return context

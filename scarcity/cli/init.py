@@ -33,8 +33,10 @@ def init() -> None:
 @click.option("--delta", type=float, required=True, help="Budget of each client, for life.")
 @click.option("--rounds", type=int, required=True, metavar="N", help="Rounds that the coordinator opens.")
 @click.option("--planned-rounds", type=int, metavar="N", help="Rounds the budget has to last for. Default: --rounds.")
-@click.option("--interval-s", type=float, default=60.0, show_default=True, help="From one round to the next.")
-@click.option("--gather-s", type=float, default=30.0, show_default=True, help="Longest wait for nodes to connect.")
+@click.option("--interval-s", type=float, default=60.0, show_default=True, help="Pause between two rounds.")
+@click.option(
+    "--gather-s", type=float, default=30.0, show_default=True, help="Wait for baskets before the first round."
+)
 @click.option("--set", "more", multiple=True, metavar="KEY=VALUE", help="Another key of [settings], in TOML; repeat.")
 @click.option("--out", required=True, type=FILE, metavar="FILE", help="File to write.")
 @click.option("--force", is_flag=True, help="Replace a file that is there already.")

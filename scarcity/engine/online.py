@@ -58,6 +58,7 @@ class OnlineDiscoveryEngine:
         self._stream: RowStream | None = None
         self._released: Part | None = None
         self._rows_given_up = 0
+        self._resume_at: int | None = None
         if schema is not None:
             self._open(schema)
 
@@ -104,7 +105,9 @@ class OnlineDiscoveryEngine:
             at = 0 if last is None else last + 1
         elif type(at) is not int or abs(at) > MAX_TIME or (last is not None and at <= last):
             at = int(read_times([at], 1, last)[0])
-        stream.append(reader.read_row(row, at), at)
+        values = reader.read_row(row, at)
+        self._reach(at)
+        stream.append(values, at)
 
     def process_rows(self, rows: Any, at: Sequence[int] | None = None) -> None:
         """Take in many rows (2-d array, data frame, or an iterable of rows), all or none of them.
@@ -122,7 +125,47 @@ class OnlineDiscoveryEngine:
         times = read_times(at, len(values), None if self._stream is None else self._stream.last_at)
         if self._stream is None:
             self._open(schema)
-        self._require_stream().extend(values, times)
+        stream = self._require_stream()
+        first = len(times) if self._resume_at is None else int(np.searchsorted(times, self._resume_at))
+        stream.extend(values[:first], times[:first])
+        if first < len(times):
+            self._reach(int(times[first]))
+            stream.extend(values[first:], times[first:])
+
+    def resume(self, spent_until: int) -> None:
+        """Start the next increment at a time index: what comes before it was released in an earlier life.
+
+        Call it on a new engine before the rows are read again: rows before the index are for the party's own eyes.
+        Fails closed on an engine that is past the index (of an older snapshot): rows up to the present are given up. A
+        snapshot does not hold the index; the ledger does.
+
+        Args:
+            spent_until: end of the rows that the ledger has charged; 0 or less changes nothing.
+        """
+        stream = self._stream
+        self._resume_at = spent_until if spent_until > 0 else None
+        if self._resume_at is None or stream is None or stream.last_at is None:
+            return
+        pending = self._released or self._whole()
+        if pending.start_at >= spent_until:
+            self._resume_at = None
+        elif stream.last_at + 1 >= spent_until:
+            self._rows_given_up += stream.last_at + 1 - spent_until
+            self._cut_at(stream, stream.last_at + 1)
+
+    def _reach(self, at: int) -> None:
+        """Begin the next increment if the row that comes now is the first that was not released before."""
+        stream = self._require_stream()
+        if self._resume_at is None or at < self._resume_at:
+            return
+        if stream.parts:
+            self._cut_at(stream, self._resume_at)
+        self._resume_at = None  # without an earlier row the whole is what has not been released
+
+    def _cut_at(self, stream: RowStream, start_at: int) -> None:
+        cut = stream.mark(start_at)
+        stream.parts[1:] = [cut]
+        self._released, self._resume_at = cut, None
 
     def _require_stream(self) -> RowStream:
         if self._stream is None:
@@ -184,6 +227,8 @@ class OnlineDiscoveryEngine:
         if form not in FORMS:
             raise ConfigError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
         stream = self._require_stream()
+        if self._resume_at is not None:
+            raise InsufficientInputs(f"the rows before {self._resume_at} are released; none has come since")
         pending = self._released or self._whole()
         vector, weight = self._vector(form, pending)
         if weight == 0 or stream.last_at is None:

@@ -35,6 +35,7 @@ from scarcity.federation.privacy_guard import (
     open_layer2_filter,
     replay_ledger,
 )
+from scarcity.federation.recovery import Journal, basket_past, client_past, coordinator_past
 from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id, largest_basket, sign_roster
 from scarcity.federation.sums import MARK, MIN_CLEAN_BASKETS, marks_of, min_members, min_survivors
 from scarcity.federation.validator import ValidatorLimits
@@ -236,15 +237,21 @@ class Assembly:
         operator_key: bytes,
         *,
         learner: Learner | None = None,
-        journal: Mapping[str, list[bytes]] | None = None,
+        journal: Journal | None = None,
     ) -> ClientCore:
         """Return a client's core.
+
+        A learner that reads its rows anew is first told where to go on: `recovery.rows_spent_until(journal)`.
 
         Args:
             identity: its voice.
             operator_key: public key that signs rosters.
             learner: gives updates and takes models.
-            journal: payloads by kind that an earlier run of this client left.
+            journal: payloads by kind, oldest first, that an earlier run of this client left.
+
+        Raises:
+            LedgerCorrupt: the journal is damaged.
+            LocalError: its ledger was opened under other terms.
         """
         left = journal or {}
         # The key, not the name, owns a ledger: a second name for one key would be a second budget.
@@ -260,22 +267,57 @@ class Assembly:
             learner=learner,
             limits=self.limits,
             marks=marks_of(left.get(MARK, ())),
+            past=client_past(left),
         )
 
-    def basket(self, identity: Identity, operator_key: bytes) -> BasketCore:
-        """Return a basket's core."""
-        return BasketCore(identity, self.settings, entropy=self.entropy, operator_key=operator_key, limits=self.limits)
+    def basket(self, identity: Identity, operator_key: bytes, *, journal: Journal | None = None) -> BasketCore:
+        """Return a basket's core, with the payloads by kind that an earlier run of it left.
 
-    def coordinator(self, identity: Identity, *, terms: RoundTerms | None = None, rounds: int = 0) -> CoordinatorCore:
-        """Return the coordinator's core; see `CoordinatorCore` for `rounds`."""
+        Raises:
+            LedgerCorrupt: the journal is damaged.
+        """
+        left = journal or {}
+        return BasketCore(
+            identity,
+            self.settings,
+            entropy=self.entropy,
+            operator_key=operator_key,
+            limits=self.limits,
+            marks=marks_of(left.get(MARK, ())),
+            past=basket_past(left),
+        )
+
+    def coordinator(
+        self,
+        identity: Identity,
+        *,
+        terms: RoundTerms | None = None,
+        rounds: int = 0,
+        interval_s: float = 0.0,
+        gather_s: float = 0.0,
+        journal: Journal | None = None,
+    ) -> CoordinatorCore:
+        """Return the coordinator's core; see `CoordinatorCore` for the arguments, `client` for the journal.
+
+        Raises:
+            LedgerCorrupt: the journal is damaged.
+            LocalError: its ledger was opened under other terms.
+        """
+        left = journal or {}
+        ledger = open_layer2_filter(self.settings, self.budget) if self.settings.layer2_share > 0 else None
+        if ledger is not None:
+            replay_ledger(ledger, list(left.get(LEDGER, ())))
         return CoordinatorCore(
             identity,
             self.settings,
-            ledger=open_layer2_filter(self.settings, self.budget) if self.settings.layer2_share > 0 else None,
+            ledger=ledger,
             entropy=self.entropy,
             terms=terms,
             rounds=rounds,
             limits=self.limits,
+            interval_s=interval_s,
+            gather_s=gather_s,
+            past=coordinator_past(left),
         )
 
 

@@ -3,16 +3,21 @@
 Who sends what when:
 
     state       comes                                   goes                                            next
-    IDLE        RoundConfig (coordinator)               RoundConfig to the members                      COLLECTING
+    IDLE        RoundConfig (coordinator)               [Persist], RoundConfig to the members           COLLECTING
     COLLECTING  Release, TrustedUpdate, Unprotected     [Persist(receipt), Ack]; all, or quorum and
                                                         close_s: rule, [Persist, BasketReport]          REPORTED
-    COLLECTING  Ready (mode distributed)                all, or ready_s: the secure sum's config        SUMMING
-    COLLECTING  deadline_s without quorum               Absent                                          ABSENT
+    COLLECTING  Ready (mode distributed)                all, or ready_s: [Persist], the sum's config    SUMMING
+    COLLECTING  deadline_s without quorum               [Persist], Absent                               ABSENT
     SUMMING     SecureSum of a member                   the sum's messages; opened:
                                                         [Persist, BasketReport]                         REPORTED
-    SUMMING     the sum fails                           Absent                                          ABSENT
+    SUMMING     the sum fails                           [Persist], Absent                               ABSENT
     REPORTED    SecureSum (coordinator)                 Layer 2's messages; the input is the aggregate  REPORTED
     any         Model, Aborted (coordinator)            the same to the members                         IDLE
+    any         RoundConfig again                       the same BasketReport or Absent again           -
+
+The config, each receipt, the beginning of the sum and the outcome are durable before what depends on them leaves. After
+a crash (`recovery`, docs/crash-recovery.md) the basket goes on collecting, or says its outcome again, the same bytes; a
+sum that had begun is not begun again: Absent.
 
 In mode distributed the basket sees masked integers and their sum, no more. In mode local it sees releases. It is
 trusted to run the rule and to keep receipts; it is not trusted with a clean vector, but for mode central, where it sees
@@ -32,7 +37,7 @@ import numpy as np
 
 from scarcity.errors import LocalError, ProtocolError
 from scarcity.federation.buffer import UpdateBuffer
-from scarcity.federation.codec import body_digest, encode_body, encode_packet, kind_of
+from scarcity.federation.codec import body_digest, encode_packet, kind_of
 from scarcity.federation.collection import Collection
 from scarcity.federation.effects import (
     BasketAbsent,
@@ -89,8 +94,10 @@ from scarcity.federation.packets import (
     basket_scope,
 )
 from scarcity.federation.privacy_guard import MAX_DIMENSION, noise_fault
+from scarcity.federation.recovery import CONFIG, MODEL, RECEIPT, BasketPast, Outcome, statement, sum_opened
 from scarcity.federation.roster import COORDINATOR, Member, Roster, basket_id
 from scarcity.federation.scheduler import Verdict
+from scarcity.federation.secure_aggregation import EpochKeys
 from scarcity.federation.sums import TIMER as SUM_TIMER
 from scarcity.federation.sums import (
     SumHost,
@@ -134,6 +141,7 @@ class _Round:
     state: BasketState = BasketState.COLLECTING
     host: SumHost | None = None
     aggregate: Aggregate | None = None
+    said: Packet | None = None  # BasketReport or Absent
 
     @property
     def round_id(self) -> int:
@@ -150,6 +158,7 @@ class BasketCore:
         operator_key: public key that signs rosters.
         limits: bounds of what it takes from each peer.
         marks: high-water marks of Layer 2's sums, replayed from the journal.
+        past: what it has promised and said before a restart, read from the journal.
 
     Attributes:
         trust: the members' reputation; it changes no weight yet.
@@ -164,6 +173,7 @@ class BasketCore:
         operator_key: bytes,
         limits: ValidatorLimits | None = None,
         marks: Iterable[SumMark] = (),
+        past: BasketPast | None = None,
     ) -> None:
         self._identity = identity
         self._settings = settings
@@ -178,15 +188,41 @@ class BasketCore:
         self._validator = Validator(identity.member_id, identity.roster, limits)
         self._gossip = gossip_of(identity, settings, entropy)
         self._sum = SumParticipant(identity, entropy, marks)
-        self._epoch_keys: dict[str, bytes] = {}
+        self._epoch_keys = EpochKeys()
+        self._past = BasketPast() if past is None else past
         self.trust = TrustScorer(member.id for member in self._members)
 
     # What drivers call.
 
     def start(self, now: float) -> list[Effect]:
-        """Arm gossip and ask for what was missed."""
+        """Arm gossip and ask for what was missed; after a restart, take the round up again."""
         ask = self._say_up(ModelRequest(), 0)
-        return [SetTimer(_PULL, now + self._settings.gossip_s), Send(COORDINATOR, ask)]
+        return [SetTimer(_PULL, now + self._settings.gossip_s), *self._resume(now), Send(COORDINATOR, ask)]
+
+    def _resume(self, now: float) -> list[Effect]:
+        """Take over what the journal holds, and say again what may have been lost on the way."""
+        past, effects = self._past, list[Effect]()
+        if past.model is not None:
+            self._model_packet = past.model
+            self._gossip.offer(past.model)
+            effects += self._to_members(past.model)
+        if past.config is None:
+            return effects
+        held = self._hold(past.config, now)
+        self._validator.check(past.config, COORDINATOR, now)  # the same config again is a repetition from here on
+        for packet in past.replay(self._validator, self._buffer, self._expected, now):
+            self._gossip.offer(packet)
+        if past.is_over:
+            self._leave_round()
+        elif past.outcome is not None:
+            held.aggregate, held.said = past.outcome.aggregate, past.outcome.statement
+            held.state = BasketState.ABSENT if held.aggregate is None else BasketState.REPORTED
+            effects.append(Send(COORDINATOR, held.said))
+        elif past.sum_opened:
+            effects += self._absent(held, "the basket was restarted in mid-sum, which is not begun twice", 0, 0)
+        else:
+            effects += self._collect(held, now)
+        return effects
 
     def receive(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         """Take a packet; whatever a peer sends, the answer is effects."""
@@ -236,6 +272,11 @@ class BasketCore:
         return self._identity.member_id
 
     @property
+    def round_id(self) -> int:
+        """The newest round that the basket knows of, 0 before the first."""
+        return self._last_round
+
+    @property
     def state(self) -> BasketState:
         """Where the basket stands."""
         return BasketState.IDLE if self._round is None else self._round.state
@@ -266,7 +307,7 @@ class BasketCore:
         self._identity.roster = roster
         for part in (self._validator, self._gossip, self._sum):
             part.adopt(roster)
-        self._epoch_keys = {}
+        self._epoch_keys = EpochKeys()
         self.trust.update_members(member.id for member in self._members)
         self._roster_packet = packet
         return self._to_members(packet)
@@ -277,6 +318,11 @@ class BasketCore:
             return [Reject(sender, f"round {round_id} is not after round {self._last_round}")]
         if not 1 <= config.dimension <= MAX_DIMENSION:
             return [Reject(sender, f"round {round_id} has vectors of {config.dimension} numbers")]
+        return [Persist(statement(CONFIG, packet)), *self._collect(self._hold(packet, now), now)]
+
+    def _hold(self, packet: Packet, now: float) -> _Round:
+        """Make a config's round the one in hand."""
+        config, round_id = cast("RoundConfig", packet.body), packet.header.round_id
         self._last_round = round_id
         members = tuple(member.id for member in self._members)
         self._round = held = _Round(packet, config, Collection(self._settings, round_id, members, now, self._buffer))
@@ -284,12 +330,17 @@ class BasketCore:
         self._sum.pin(LAYER2, layer2_policy(config, self._identity.roster))
         self._expected = expected_in(round_id, config, max_rows=self._settings.max_rows)
         self._gossip.expect(self._expected)
+        return held
+
+    def _collect(self, held: _Round, now: float) -> list[Effect]:
+        """Tell the members of the round in hand and gather what they send, unless this basket cannot take part."""
+        config = held.config
         if config.settings != self._settings or config.roster_root != self._identity.roster.root:
             return self._absent(held, "the round runs under other settings or another roster than this basket", 0, 0)
         if fault := noise_fault(self._settings, config.noise, config.layer2_noise):
             return self._absent(held, fault, 0, 0)
-        told = self._to_members(packet)
-        if len(members) < self._settings.min_clients:
+        told = self._to_members(held.packet)
+        if len(held.collection.members) < self._settings.min_clients:
             held.state = BasketState.ABSENT  # not expected by the coordinator either
             return told
         return [*told, *self._evaluate(now)]
@@ -307,7 +358,7 @@ class BasketCore:
         head = packet.header
         self._buffer.add(head.sender, head.round_id, packet)
         self.trust.contributed(head.sender)
-        return Persist(Entry("receipt", f"{head.round_id}/{head.sender}", encode_packet(packet)))
+        return Persist(Entry(RECEIPT, f"{head.round_id}/{head.sender}", encode_packet(packet)))
 
     def _ack(self, packet: Packet) -> Packet:
         return self._say(Ack(body_digest(packet.body)), packet.header.round_id)
@@ -319,12 +370,19 @@ class BasketCore:
         if isinstance(packet.body, CONTRIBUTIONS) and code is Code.DUPLICATE:
             return [Send(sender, self._ack(packet))]
         if code is Code.DUPLICATE:
-            return []
+            return self._repeat(packet)
         if isinstance(packet.body, CONTRIBUTIONS) and code is Code.EQUIVOCATION:
             # Once a place: who signs a thousand more must not fill the disk with them.
             proofs = (proof for proof in self._validator.proofs.values() if proof.second is packet)
             return [*(effect for proof in proofs for effect in self._convict(proof)), refusal]
         return [refusal]
+
+    def _repeat(self, packet: Packet) -> list[Effect]:
+        """A coordinator that asks again with the round's config has lost the answer: it is the same one."""
+        held = self._round
+        if held is None or held.said is None or held.packet != packet:
+            return []
+        return [Send(COORDINATOR, held.said)]
 
     def _convict(self, proof: Equivocation) -> list[Effect]:
         """Take both contributions of an equivocating member out, and keep both as proof."""
@@ -363,6 +421,7 @@ class BasketCore:
 
     def _close_by_rule(self, held: _Round) -> list[Effect]:
         entries = self._buffer.close(held.round_id)
+        taken = tuple((e.client_id, e.round_id) for e in entries)
         contributions = {
             e.client_id: Contributed(e.item.body.vector, e.item.body.weight, e.age_weight)
             for e in entries
@@ -371,8 +430,8 @@ class BasketCore:
         try:
             aggregate = aggregate_contributions(held.collection.rule, contributions, held.config.noise.sigma)
         except LocalError as error:
-            return self._absent(held, str(error), len(contributions), held.collection.need)
-        return self._report(held, aggregate, tuple(contributions), {})
+            return self._absent(held, str(error), len(contributions), held.collection.need, taken)
+        return self._report(held, aggregate, tuple(contributions), {}, taken)
 
     # The secure sum inside the basket.
 
@@ -384,7 +443,8 @@ class BasketCore:
         except LocalError as error:
             return self._absent(held, str(error), len(held.collection.weights), len(participants))
         held.state = BasketState.SUMMING
-        return [*held.host.open(now), *self._sum_outcome(held)]
+        # Durable first: a restarted basket must not sum the same inputs in a second context.
+        return [Persist(sum_opened(held.round_id, 0)), *held.host.open(now), *self._sum_outcome(held)]
 
     def _on_sum(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         held = self._round
@@ -420,21 +480,29 @@ class BasketCore:
     # Layer 2.
 
     def _report(
-        self, held: _Round, aggregate: Aggregate, members: tuple[str, ...], silent: Mapping[str, str]
+        self,
+        held: _Round,
+        aggregate: Aggregate,
+        members: tuple[str, ...],
+        silent: Mapping[str, str],
+        taken: tuple[tuple[str, int], ...] | None = None,
     ) -> list[Effect]:
         held.aggregate, held.state = aggregate, BasketState.REPORTED
         report = BasketReport(aggregate.weight, aggregate.count, aggregate.noise_variance)
         shown = None if self._settings.mode is TrustMode.CENTRAL else aggregate
         closed = BasketClosed(self.basket_id, held.round_id, shown, members, held.collection.left_out(members, silent))
-        kept = Entry("aggregate", str(held.round_id), encode_body(report))
-        return [Persist(kept), Send(COORDINATOR, self._say_up(report, held.round_id)), Emit(closed)]
+        held.said = told = self._say_up(report, held.round_id)
+        return [Persist(Outcome(told, aggregate, taken).entry()), Send(COORDINATOR, told), Emit(closed)]
 
-    def _absent(self, held: _Round, reason: str, have: int, need: int) -> list[Effect]:
+    def _absent(
+        self, held: _Round, reason: str, have: int, need: int, taken: tuple[tuple[str, int], ...] | None = None
+    ) -> list[Effect]:
         held.state = BasketState.ABSENT
-        told = self._say_up(Absent(reason[:MAX_REASON], have, need), held.round_id)
+        held.said = told = self._say_up(Absent(reason[:MAX_REASON], have, need), held.round_id)
         silent = held.host.silent if held.host else {}
         event = BasketAbsent(self.basket_id, held.round_id, reason, have, need, held.collection.left_out((), silent))
-        return [SetTimer(_CLOSE, math.inf), Send(COORDINATOR, told), Emit(event)]
+        kept = Persist(Outcome(told, None, taken).entry())
+        return [kept, SetTimer(_CLOSE, math.inf), Send(COORDINATOR, told), Emit(event)]
 
     def _join_layer2(self, held: _Round, packet: Packet) -> list[Effect]:
         if held.aggregate is None:
@@ -468,9 +536,10 @@ class BasketCore:
         if known is not None and model.round_id <= known.header.round_id:
             return [] if packet == known else [Reject(sender, f"another model of round {model.round_id}")]
         if held is None or not model_belongs(model, held.round_id, held.config):
+            self._validator.forget(packet)  # the next config may name it: then it must be able to come again
             return [Reject(sender, f"a model of round {model.round_id} that no config held here announces")]
         self._model_packet = packet
-        kept = Persist(Entry("model", str(model.round_id), encode_packet(packet)))
+        kept = Persist(statement(MODEL, packet))
         self._gossip.offer(packet, kept.entry.payload)
         if model.round_id == held.round_id:
             self._leave_round()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 import attrs
@@ -119,6 +120,16 @@ class UpdateBuffer(Generic[Item]):
 
     def _age_weight(self, round_id: int, entry_round: int) -> float:
         return float(2.0 ** (-(round_id - entry_round) / self._half_life_rounds))
+
+    def resume(self, closed: int, used: Mapping[str, int]) -> None:
+        """Take over which round was closed last and which entries were used, before entries are added again.
+
+        Args:
+            closed: the newest closed round.
+            used: client -> newest round of its entries that a closed round has taken.
+        """
+        oldest = closed + 1 - self._max_staleness
+        self._closed, self._used = closed, {name: at for name, at in used.items() if at >= oldest}
 
     def remove(self, client_id: str, round_id: int) -> bool:
         """Take one entry out (its sender equivocated); say whether there was one."""

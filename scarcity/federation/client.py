@@ -14,6 +14,10 @@ Who sends what when (round.md, "Life of a round"):
     SUMMING      SecureSum                 the secure sum's messages               SUMMING
     any          Model                     merged, spread by gossip                IDLE
     any          GossipPush, GossipPull    gossip
+    READY, DECLINED  RoundConfig again     the same answer again                   -
+
+After a crash (`recovery`, docs/crash-recovery.md): a contribution or Declined on disk is said again, the same bytes; a
+round that was charged but has neither is declined, its charge stays; a sum in progress is lost.
 
 The core trusts the roster's signatures and its own pinned settings. It does not trust its basket or the coordinator for
 privacy: noise, clipping and budget are its own, whatever a config says. It does not defend against traffic analysis:
@@ -96,6 +100,7 @@ from scarcity.federation.privacy_guard import (
     trusted_update,
     unprotected,
 )
+from scarcity.federation.recovery import CONTRIBUTION, DECLINED, MODEL, ClientPast, rows_given, statement
 from scarcity.federation.roster import COORDINATOR, basket_id
 from scarcity.federation.sums import SumMark, SumParticipant, basket_policy
 from scarcity.federation.validator import (
@@ -113,6 +118,7 @@ _PUSH, _PULL = "gossip.push", "gossip.pull"
 _LAYER1, _LAYER2 = "layer 1", "layer 2"
 # The only words about a client's own affairs that leave it.
 _NO_BUDGET, _NOTHING_TO_GIVE = "its budget does not reach", "it has nothing to contribute"
+_RESTARTED = "it was restarted in mid-round"
 
 
 class ClientState(enum.Enum):
@@ -178,6 +184,7 @@ class _Round:
     state: ClientState = ClientState.OPEN
     update: Update | None = None
     reservations: dict[str, Reservation] = attrs.field(factory=dict)  # by layer
+    told: Packet | None = None  # Ready or Declined
     sent: Packet | None = None
     acknowledged: bool = False
     declined: str = ""
@@ -200,6 +207,7 @@ class ClientCore:
         learner: gives updates and takes models; None when updates come by `submit` only.
         limits: bounds of what it takes from each peer.
         marks: high-water marks of secure sums, replayed from the journal.
+        past: what it has said and learnt before a restart, read from the journal.
 
     Raises:
         ConfigError: no ledger in a mode that charges, or one in mode none.
@@ -216,6 +224,7 @@ class ClientCore:
         learner: Learner | None = None,
         limits: ValidatorLimits | None = None,
         marks: Iterable[SumMark] = (),
+        past: ClientPast | None = None,
     ) -> None:
         if (ledger is None) is not (settings.mode is TrustMode.NONE):
             raise ConfigError(f"mode {settings.mode.value} and ledger {ledger!r}: mode none alone has no ledger")
@@ -235,13 +244,30 @@ class ClientCore:
         self._validator = Validator(identity.member_id, identity.roster, limits)
         self._gossip = gossip_of(identity, settings, entropy)
         self._sum = SumParticipant(identity, entropy, marks)
+        self._past = ClientPast() if past is None else past
 
     # What drivers call.
 
     def start(self, now: float) -> list[Effect]:
-        """Arm gossip and ask for what was missed."""
+        """Arm gossip and ask for what was missed; after a restart, say the last contribution again."""
         ask = self._say(ModelRequest(), round_id=0)
-        return [*self._arm_gossip(now), Send(self._basket, ask)]
+        return [*self._arm_gossip(now), *self._recall(), Send(self._basket, ask)]
+
+    def _recall(self) -> list[Effect]:
+        """Take over what the journal holds: models for the learner, and a contribution whose Ack may be outstanding."""
+        past, self._last_round = self._past, self._past.last_round
+        for packet in past.models:
+            self._model_packet = packet
+            if self._learner is not None:
+                self._learner.receive_model(cast("Model", packet.body))
+        if self._model_packet is not None:
+            self._gossip.offer(self._model_packet)
+        sent = past.contribution
+        if sent is None or sent.header.epoch != self._identity.roster.epoch:
+            return []  # nobody takes a contribution of another epoch
+        self._sent_digest = body_digest(sent.body)
+        self._gossip.offer(sent)
+        return [Send(self._basket, sent)]
 
     def receive(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         """Take a packet; whatever a peer sends, the answer is effects."""
@@ -250,14 +276,22 @@ class ClientCore:
                 # Once a place: who signs a thousand more must not fill the disk with them.
                 proofs = (proof for proof in self._validator.proofs.values() if proof.second is packet)
                 return [*(Persist(entry) for proof in proofs for entry in proof.entries()), refused]
-            return [] if code_of(refused) is Code.DUPLICATE else [refused]
+            return self._repeat(packet) if code_of(refused) is Code.DUPLICATE else [refused]
         handle = self._HANDLERS.get(type(packet.body))
         if handle is None:
             return [Reject(sender, f"a client takes no {kind_of(packet.body)}")]
         return handle(self, packet, sender, now)
 
+    def _repeat(self, packet: Packet) -> list[Effect]:
+        """Who asks again with the round's config has lost the answer: it is the same one."""
+        held = self._round
+        if held is None or held.packet != packet or held.told is None:
+            return []
+        answers = held.state in (ClientState.READY, ClientState.DECLINED)
+        return [Send(self._basket, held.told)] if answers else []
+
     def fire(self, timer: str, now: float) -> list[Effect]:
-        """Push or pull; an unacknowledged contribution is sent again with each push, the same bytes."""
+        """Push or pull; Ready or a contribution is sent again with each push until it is answered, the same bytes."""
         if timer == _PULL:
             sends = [self._send(peer, body) for peer, body in self._gossip.pull()]
         elif timer != _PUSH:
@@ -280,6 +314,11 @@ class ClientCore:
     def client_id(self) -> str:
         """The client's member id."""
         return self._identity.member_id
+
+    @property
+    def round_id(self) -> int:
+        """The newest round that the client knows of, 0 before the first."""
+        return self._last_round
 
     @property
     def state(self) -> ClientState:
@@ -377,6 +416,7 @@ class ClientCore:
         config, round_id = cast("RoundConfig", packet.body), packet.header.round_id
         if round_id <= self._last_round:
             known = self._round is not None and self._round.packet == packet
+            known = known or (self.model is not None and self.model.config_hash == body_digest(config))
             return [] if known else [Reject(sender, f"round {round_id} is not after round {self._last_round}")]
         if not 1 <= config.dimension <= MAX_DIMENSION:
             return [Reject(sender, f"round {round_id} has vectors of {config.dimension} numbers")]
@@ -385,6 +425,8 @@ class ClientCore:
         self._round = _Round(packet, config, opened_at=now)
         self._expected = expected_in(round_id, config, max_rows=self._settings.max_rows)
         self._gossip.expect(self._expected)
+        if (again := self._resume(self._round)) is not None:
+            return [*effects, *again]
         if reason := refusal(config, self._settings, self._identity.roster, self._domain, self._own_layout):
             return [*effects, *self._decline(self._round, reason, told=reason)]
         if reason := self._unpayable(config):
@@ -393,6 +435,22 @@ class ClientCore:
             # It first asks for the model that the round starts from: what it was told of the past must be one thing.
             return [*effects, Send(self._basket, self._say(ModelRequest(), round_id=0))]
         return [*effects, *self._begin(self._round)]
+
+    def _resume(self, held: _Round) -> list[Effect] | None:
+        """Answer a config as before the restart; None when this client has not answered it yet."""
+        past = self._past
+        if past.contribution is not None and past.contribution.header.round_id == held.round_id:
+            held.sent, held.state = past.contribution, ClientState.CONTRIBUTED
+            return [Send(self._basket, held.sent)]
+        if past.declined is not None and past.declined.header.round_id == held.round_id:
+            held.told, held.state = past.declined, ClientState.DECLINED
+            held.declined = cast("Declined", held.told.body).reason
+            return [Send(self._basket, held.told)]
+        names = (f"{self._release_id(held)}/{layer}" for layer in (_LAYER1, _LAYER2))
+        if self._ledger is not None and any(map(self._ledger.knows, names)):
+            # Nobody can tell whether its noise left: the charge stays, and nothing is drawn for this round again.
+            return self._decline(held, f"{_RESTARTED}, after it was charged", told=_RESTARTED)
+        return None
 
     def _begin(self, held: _Round) -> list[Effect]:
         try:
@@ -427,8 +485,9 @@ class ClientCore:
     def _decline(self, held: _Round, reason: str, *, told: str) -> list[Effect]:
         """Decline; `reason` is for this client's own eyes, `told` leaves and may say nothing about its data."""
         held.state, held.declined = ClientState.DECLINED, reason
-        packet = self._say(Declined(told[:MAX_REASON]), held.round_id)
-        return [Send(self._basket, packet), Emit(RoundDeclined(self.client_id, held.round_id, reason))]
+        held.told = packet = self._say(Declined(told[:MAX_REASON]), held.round_id)
+        event = RoundDeclined(self.client_id, held.round_id, reason)
+        return [Persist(statement(DECLINED, packet)), Send(self._basket, packet), Emit(event)]
 
     def _contribute(self, held: _Round, update: Update) -> list[Effect]:
         # All that can be refused is refused here: a charge whose record is not carried out would break the ledger.
@@ -441,11 +500,14 @@ class ClientCore:
             noises = {_LAYER1: held.config.noise, _LAYER2: held.config.layer2_noise}
             held.reservations, entries = reserve_round(self._ledger, noises, self._release_id(held), update.rows)
             effects += [Persist(entry) for entry in entries]
+        elif update.rows is not None:
+            effects.append(Persist(rows_given(held.round_id, update.rows)))
         held.update = update
         if policy is not None:
             held.state = ClientState.READY
             self._sum.pin(basket_scope(self._domain), policy)
-            return [*effects, Send(self._basket, self._say(Ready(update.weight), held.round_id))]
+            held.told = self._say(Ready(update.weight), held.round_id)
+            return [*effects, Send(self._basket, held.told)]
         return [*effects, *self._release(held, update)]
 
     def _release(self, held: _Round, update: Update) -> list[Effect]:
@@ -470,7 +532,7 @@ class ClientCore:
         self._sent_digest = body_digest(body)
         encoded = encode_packet(held.sent)
         self._gossip.offer(held.sent, encoded)
-        kept = Persist(Entry("contribution", str(held.round_id), encoded))
+        kept = Persist(Entry(CONTRIBUTION, str(held.round_id), encoded))
         made = Emit(ContributionMade(self.client_id, held.round_id, kind_of(body)))
         return [kept, Send(self._basket, held.sent), made]
 
@@ -512,7 +574,10 @@ class ClientCore:
 
     def _unacknowledged(self) -> list[Send]:
         held = self._round
-        return [] if held is None or held.sent is None or held.acknowledged else [Send(self._basket, held.sent)]
+        if held is None or held.acknowledged:
+            return []
+        said = held.told if held.state is ClientState.READY else held.sent
+        return [] if said is None else [Send(self._basket, said)]
 
     # The basket's secure sum.
 
@@ -552,11 +617,12 @@ class ClientCore:
             return self._same_or_proof(packet, sender)
         held = self._round
         if held is None or not model_belongs(model, held.round_id, held.config):
+            self._validator.forget(packet)  # the next config may name it: then it must be able to come again
             return [Reject(sender, f"a model of round {model.round_id} that no config held here announces")]
         self._model_packet = packet
         encoded = encode_packet(packet)
         self._gossip.offer(packet, encoded)
-        effects: list[Effect] = [Persist(Entry("model", str(model.round_id), encoded))]
+        effects: list[Effect] = [Persist(Entry(MODEL, str(model.round_id), encoded))]
         if self._learner is not None:
             self._learner.receive_model(model)
         effects.append(Emit(ModelAccepted(self.client_id, model)))

@@ -80,6 +80,15 @@ class FederationClientAgent:
             self.engine.mark_released(self._offered[1])
             self._offered = None
 
+    def resume(self, spent_until: int) -> None:
+        """Go on after a crash: rows before this index are never offered again. Call it before rows are read.
+
+        Args:
+            spent_until: of the client's ledger, `recovery.rows_spent_until`; 0: nothing was spent.
+        """
+        self.engine.resume(spent_until)
+        self._offered = None
+
     def receive_model(self, model: Model) -> None:
         """Merge a verified model into the engine's store, as evidence of scope "global"."""
         schema = self.engine.schema

@@ -3,10 +3,10 @@
 Who sends what when:
 
     state       comes                               goes                                              next
-    IDLE        open_round (the driver)             [RosterNotice], RoundConfig to the baskets        COLLECTING
-    COLLECTING  BasketReport, Absent: all are in,   the config of Layer 2's sum                       SUMMING
+    IDLE        open_round (the driver)             [Persist], RoundConfig to the baskets             COLLECTING
+    COLLECTING  BasketReport, Absent: all are in,   [Persist], the config of Layer 2's sum            SUMMING
                 or patience_s is over
-    COLLECTING  fewer than min_baskets              Aborted                                           IDLE
+    COLLECTING  fewer than min_baskets              [Persist], Aborted                                IDLE
     SUMMING     SecureSum of a basket               the sum's messages; opened: [Persist], Model      IDLE
     SUMMING     the sum fails                       once more with those that remain, then Aborted    SUMMING, IDLE
 
@@ -22,14 +22,13 @@ from typing import ClassVar, cast
 
 import attrs
 
-from scarcity.errors import LocalError
+from scarcity.errors import LocalError, PrivacyBudgetExceeded
 from scarcity.federation.basket import BasketManager
-from scarcity.federation.codec import body_digest, encode_packet, kind_of
+from scarcity.federation.codec import body_digest, kind_of
 from scarcity.federation.effects import (
     Effect,
     Emit,
     EntropySource,
-    Entry,
     ModelMade,
     Persist,
     Reject,
@@ -56,14 +55,17 @@ from scarcity.federation.packets import (
     RoundConfig,
     RoundSettings,
     SecureSum,
+    TrustMode,
 )
 from scarcity.federation.privacy_guard import Layout, PrivacyFilter, event_of, ledger_entry, noised_sum
+from scarcity.federation.recovery import ABORTED, CONFIG, MODEL, CoordinatorPast, statement, sum_opened
 from scarcity.federation.roster import Roster
+from scarcity.federation.secure_aggregation import EpochKeys
 from scarcity.federation.sums import TIMER as SUM_TIMER
 from scarcity.federation.sums import SumHost, open_layer2_sum
 from scarcity.federation.validator import Code, Expected, Validator, ValidatorLimits, code_of, expected_in
 
-_PATIENCE = "baskets"
+_PATIENCE, _NEXT = "baskets", "next-round"
 _ATTEMPTS = 2  # an abort is retried once with the baskets that remain
 
 
@@ -104,6 +106,11 @@ class _Round:
     host: SumHost | None = None
 
 
+def _release_id(round_id: int) -> str:
+    """Return the name of a round's noise in Layer 2's ledger: one a round, whatever the attempt."""
+    return f"round {round_id}"
+
+
 class CoordinatorCore:
     """The protocol of the coordinator, pure: packets and instants in, effects out.
 
@@ -113,8 +120,13 @@ class CoordinatorCore:
         ledger: its copy of Layer 2's ledger; None in mode none.
         entropy: source of Layer 2's noise.
         terms: what rounds are about; None until the first update fixes it (`open_round` needs it).
-        rounds: how many rounds open by themselves, each after the one before; 0: only `open_round` opens one.
+        rounds: how many rounds open by themselves, each after the one before, those before a restart included; 0: only
+            `open_round` opens one.
         limits: bounds of what it takes from each peer.
+        interval_s: pause between the end of a round and the opening of the next; 0: none.
+        gather_s: how long the start waits for every expected basket to ask for the model, before a round is opened; 0:
+            not at all.
+        past: what it has signed before a restart, read from the journal.
     """
 
     def __init__(
@@ -127,27 +139,72 @@ class CoordinatorCore:
         terms: RoundTerms | None = None,
         rounds: int = 0,
         limits: ValidatorLimits | None = None,
+        interval_s: float = 0.0,
+        gather_s: float = 0.0,
+        past: CoordinatorPast | None = None,
     ) -> None:
         self._identity = identity
         self._settings = settings
         self._ledger = ledger
         self._entropy = entropy
         self._terms = terms
-        self._rounds_left = rounds
+        self._past = past = CoordinatorPast() if past is None else past
+        self._rounds_left = rounds - past.num_rounds
+        self._interval_s = interval_s
+        self._gather_s = gather_s
+        self._resting: Waiting | None = None  # between rounds, and while baskets gather
         self._round: _Round | None = None
-        self._last_round = 0
+        self._last_round = 0 if past.config is None else past.config.header.round_id
         self._expected: Expected | None = None
         self._validator = Validator(identity.member_id, identity.roster, limits)
-        self._epoch_keys: dict[str, bytes] = {}
+        self._epoch_keys = EpochKeys()
         self._roster_packet: Packet | None = None
-        self._config_packet: Packet | None = None
-        self._model_packet: Packet | None = None
+        self._next_roster: tuple[Roster, bytes] | None = None
+        self._config_packet = past.config
+        self._model_packet = past.model
+        self._aborted_packet = past.aborted
 
     # What drivers call.
 
     def start(self, now: float) -> list[Effect]:
-        """Open the first round, where rounds open by themselves."""
-        return self._next_round(now)
+        """Open the first round, where rounds open by themselves; after a restart, take the newest one up again."""
+        ended_by, last = self._past.ended_by, self._past.config
+        if last is not None and ended_by is None:
+            return self._resume(last, now)
+        again = [] if ended_by is None else self._to_baskets(ended_by)
+        return [*again, *self._gather(now)]
+
+    def _resume(self, packet: Packet, now: float) -> list[Effect]:
+        """Ask for the outcomes of an open round again with the same config, or give the round up and say why."""
+        config, round_id, attempt = cast("RoundConfig", packet.body), packet.header.round_id, self._past.num_attempts
+        expected = BasketManager(self._identity.roster, self._settings.min_clients).expected
+        self._round = held = _Round(round_id, config, now, expected, attempt=attempt)
+        self._expected = expected_in(round_id, config, max_rows=self._settings.max_rows)
+        if reason := self._lost(config, round_id, attempt):
+            return self._abort(held, f"the coordinator was restarted: {reason}", now)
+        return [*self._to_baskets(packet), SetTimer(_PATIENCE, now + self._settings.patience_s)]
+
+    def _lost(self, config: RoundConfig, round_id: int, attempt: int) -> str:
+        """Say why a round cannot go on after a restart, empty if it can."""
+        if config.settings != self._settings or config.roster_root != self._identity.roster.root:
+            return "the settings or the roster are others than the round's"
+        if self._ledger is not None and self._ledger.knows(_release_id(round_id)):
+            return "Layer 2's noise was charged, and the model it was drawn for is lost"
+        if attempt and config.settings.mode is TrustMode.CENTRAL:
+            return "the sum over clean aggregates had begun, and they are not summed twice"
+        return f"it was restarted in attempt {attempt} of Layer 2" if attempt >= _ATTEMPTS else ""
+
+    def _gather(self, now: float) -> list[Effect]:
+        """Give every expected basket the time to come up before a round opens."""
+        expected = BasketManager(self._identity.roster, self._settings.min_clients).expected
+        if self._rounds_left < 1 or not self._gather_s > 0 or not expected:
+            return self._next_round(now)
+        return self._rest("baskets to come up", expected, now, now + self._gather_s)
+
+    def _rest(self, what: str, missing: tuple[str, ...], now: float, until: float) -> list[Effect]:
+        need = len(missing)
+        self._resting = Waiting(self._identity.member_id, what, 0, need, missing, now, until)
+        return [SetTimer(_NEXT, until)]
 
     def receive(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         """Take a packet; whatever a peer sends, the answer is effects."""
@@ -159,7 +216,9 @@ class CoordinatorCore:
         return handle(self, packet, sender, now)
 
     def fire(self, timer: str, now: float) -> list[Effect]:
-        """End a stage of the sum, or stop waiting for baskets."""
+        """End a stage of the sum, stop waiting for baskets, or open the next round."""
+        if timer == _NEXT:
+            return self._open_next(now)
         held = self._round
         if held is None or timer != (_PATIENCE if held.host is None else SUM_TIMER):
             return []
@@ -181,7 +240,7 @@ class CoordinatorCore:
         """Return what the coordinator waits for."""
         held = self._round
         if held is None:
-            return ()
+            return () if self._resting is None else (self._resting,)
         if held.host is not None:
             return held.host.waiting(self._identity.member_id)
         missing = tuple(b for b in held.expected if b not in held.reports and b not in held.absent)
@@ -224,8 +283,15 @@ class CoordinatorCore:
             raise LocalError("a roster takes effect between rounds; a round is open")
         self._identity.roster = roster
         self._validator.adopt(roster)
-        self._epoch_keys = {}
+        self._epoch_keys = EpochKeys()
         self._roster_packet = self._say(RosterNotice(roster.canonical, signature), 0)
+
+    def renew(self, roster: Roster, signature: bytes) -> None:
+        """Take a newer roster now, or, while a round is open, before the next one."""
+        if self._round is None:
+            self.adopt(roster, signature)
+        else:
+            self._next_roster = (roster, signature)
 
     def open_round(self, now: float) -> list[Effect]:
         """Open the next round.
@@ -237,6 +303,10 @@ class CoordinatorCore:
             raise LocalError(f"round {self._round.round_id} is open")
         if self._terms is None:
             raise LocalError("the first update fixes the schema; none has come")
+        if self._next_roster is not None:
+            self.adopt(*self._next_roster)
+            self._next_roster = None
+        self._resting = None
         self._last_round += 1
         terms, roster = self._terms, self._identity.roster
         model_hash = body_digest(self._model_packet.body) if self._model_packet else b""
@@ -255,7 +325,8 @@ class CoordinatorCore:
         self._config_packet = self._say(config, self._last_round)
         pushed = [self._roster_packet] if self._roster_packet is not None else []
         sends = [Send(b.id, p) for p in (*pushed, self._config_packet) for b in roster.baskets]
-        return [*sends, SetTimer(_PATIENCE, now + self._settings.patience_s)]
+        kept = Persist(statement(CONFIG, self._config_packet))
+        return [kept, *sends, SetTimer(_PATIENCE, now + self._settings.patience_s)]
 
     # A round.
 
@@ -287,7 +358,9 @@ class CoordinatorCore:
         if len(present) < self._settings.min_baskets:
             return self._abort(held, self._why_absent(held), now)
         held.host = open_layer2_sum(self._identity, held.config, held.round_id, held.attempt, present, self._epoch_keys)
-        return [SetTimer(_PATIENCE, float("inf")), *held.host.open(now), *self._outcome(held, now)]
+        # Durable first: a restarted coordinator must not begin two sums in one context.
+        begun: list[Effect] = [Persist(sum_opened(held.round_id, held.attempt)), SetTimer(_PATIENCE, float("inf"))]
+        return [*begun, *held.host.open(now), *self._outcome(held, now)]
 
     def _why_absent(self, held: _Round) -> str:
         reasons = "; ".join(f"{basket}: {reason}" for basket, reason in sorted(held.absent.items()))
@@ -317,11 +390,14 @@ class CoordinatorCore:
     def _finish(self, held: _Round, now: float) -> list[Effect]:
         result = cast("SumHost", held.host).result
         assert result is not None, "a round is finished by an opened sum"
-        charged, total = self._noised(held, result.vector)
+        try:
+            charged, total = self._noised(held, result.vector)
+        except (PrivacyBudgetExceeded, LocalError) as error:
+            return self._abort(held, f"Layer 2's noise cannot be charged: {error}", now)
         reports = [held.reports[basket] for basket in result.survivors]
         model = model_of_sum(total, reports, config=held.config, round_id=held.round_id)
         packet = self._model_packet = self._say(model, held.round_id)
-        kept = Persist(Entry("model", str(held.round_id), encode_packet(packet)))
+        kept = Persist(statement(MODEL, packet))
         self._round = None
         made = Emit(ModelMade(model, result.survivors))
         return [*charged, kept, *self._to_baskets(packet), made, *self._next_round(now)]
@@ -334,28 +410,46 @@ class CoordinatorCore:
         assert terms is not None, "an open round has terms"
         assert self._ledger is not None, "a round with noise has a ledger"
         scope, epoch, rows = LAYER2, self._identity.roster.epoch, (held.round_id, held.round_id + 1)
-        reservation, record = self._ledger.reserve(event_of(noise), f"round {held.round_id}", scope, rows)
+        reservation, record = self._ledger.reserve(event_of(noise), _release_id(held.round_id), scope, rows)
         source = self._entropy((self._identity.member_id, scope, epoch, held.round_id, held.attempt, "noise"))
         noised = noised_sum(total, noise, terms.layout, reservation, source)
         records = (record, self._ledger.commit(reservation))
         return [Persist(ledger_entry(each)) for each in records], noised
 
     def _abort(self, held: _Round, reason: str, now: float) -> list[Effect]:
-        told = self._say(Aborted(reason[:MAX_REASON]), held.round_id)
+        told = self._aborted_packet = self._say(Aborted(reason[:MAX_REASON]), held.round_id)
         self._round = None
         event = RoundAborted(held.round_id, reason, len(held.reports), max(self._settings.min_baskets, 1))
-        return [SetTimer(SUM_TIMER, float("inf")), *self._to_baskets(told), Emit(event), *self._next_round(now)]
+        off: list[Effect] = [Persist(statement(ABORTED, told)), SetTimer(SUM_TIMER, float("inf"))]
+        return [*off, *self._to_baskets(told), Emit(event), *self._next_round(now)]
 
     def _next_round(self, now: float) -> list[Effect]:
-        if self._rounds_left < 1:
+        if self._rounds_left > 0 and self._interval_s > 0 and self._last_round:
+            return self._rest("the next round's time", (), now, now + self._interval_s)
+        return self._open_next(now)
+
+    def _open_next(self, now: float) -> list[Effect]:
+        if self._rounds_left < 1 or self._round is not None:
             return []
         self._rounds_left -= 1
         return self.open_round(now)
 
-    def _on_model_request(self, _packet: Packet, sender: str, _now: float) -> list[Effect]:
-        """Tell a basket what it missed: roster, open round, last model, in the order in which it can use them."""
-        known = (self._roster_packet, self._config_packet, self._model_packet)
-        return [Send(sender, packet) for packet in known if packet is not None]
+    def _on_model_request(self, _packet: Packet, sender: str, now: float) -> list[Effect]:
+        """Tell a basket what it missed: roster, newest round, last model, in the order in which it can use them."""
+        aborted = self._aborted_packet
+        if aborted is not None and aborted.header.round_id != self._last_round:
+            aborted = None
+        known = (self._roster_packet, self._config_packet, aborted, self._model_packet)
+        return [*(Send(sender, packet) for packet in known if packet is not None), *self._came_up(sender, now)]
+
+    def _came_up(self, basket: str, now: float) -> list[Effect]:
+        """Cross a basket off the list of those that are waited for, and open the round once it is empty."""
+        resting = self._resting
+        if resting is None or basket not in resting.missing:
+            return []
+        missing = tuple(name for name in resting.missing if name != basket)
+        self._resting = attrs.evolve(resting, have=resting.have + 1, missing=missing)
+        return [] if missing else [SetTimer(_NEXT, float("inf")), *self._open_next(now)]
 
     # Its voice.
 

@@ -39,6 +39,7 @@ from scarcity.privacy import (
     PrivacyFilter,
     PrivacyParams,
     PrivacyUnit,
+    RecordState,
     Reservation,
     add_noise,
     calibrate_gaussian,
@@ -299,6 +300,17 @@ def ledger_entry(record: LedgerRecord) -> Entry:
 def replay_ledger(ledger: PrivacyFilter, payloads: list[bytes]) -> None:
     """Feed a new filter what the journal holds of its ledger."""
     ledger.replay(decode_ledger(payloads))
+
+
+def ledger_rows_end(payloads: list[bytes]) -> int:
+    """Return the end of the rows that a ledger has charged and not given back, 0 when there are none.
+
+    Raises:
+        LedgerCorrupt: the ledger is damaged.
+    """
+    last = {record.release_id: record for record in decode_ledger(payloads)}
+    spent = (record.rows[1] for record in last.values() if record.rows and record.state is not RecordState.VOID)
+    return max(spent, default=0)
 
 
 def release(

@@ -6,13 +6,13 @@ and merging two stores is the union of their evidence, so the order in which mod
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from scarcity.engine import EvidenceRecord, HypergraphStore, Moments, Schema
 from scarcity.engine.vector import Form
-from scarcity.federation.packets import Aggregate, Model
+from scarcity.federation.packets import Aggregate, FloatArray, Model
 
 GLOBAL = "global"
 
@@ -45,6 +45,19 @@ def evidence_of_aggregate(
     noise = float(np.sqrt(aggregate.noise_variance)) * unit
     moments = Moments.from_vector(schema, form, total, aggregate.weight, aggregate.count, noise)
     return EvidenceRecord(basket_id, moments, f"round {round_id}")
+
+
+def sum_moments(schema: Schema, form: Form, total: FloatArray, weight: float, count: int, noise_std: float) -> Moments:
+    """Return the moments of one sum of contributions, shape (d,), in the units of contributions."""
+    # A mean times its weight is off the integers by a rounding; a differenced statistic is a sum of integers.
+    exact = np.rint(total) if form == "differenced" else total
+    return Moments.from_vector(schema, form, exact, weight, count, noise_std)
+
+
+def model_moments(schema: Schema, form: Form, models: Sequence[Model]) -> Moments | None:
+    """Return the moments of all rounds' models together; None without a model."""
+    parts = [sum_moments(schema, form, m.vector * m.weight, m.weight, m.count, m.noise_std) for m in models]
+    return Moments.sum(parts) if parts else None
 
 
 def merge_model(store: HypergraphStore, schema: Schema, form: Form, model: Model) -> None:

@@ -8,7 +8,7 @@ a high-water mark is durable before the Advertise behind it leaves.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import msgpack
@@ -33,6 +33,7 @@ from scarcity.federation.roster import COORDINATOR, Roster, basket_id
 from scarcity.federation.scheduler import quorum_need
 from scarcity.federation.secure_aggregation import (
     DpTerms,
+    EpochKeys,
     Mark,
     Mechanism,
     Outgoing,
@@ -144,11 +145,6 @@ def layer2_policy(config: RoundConfig, roster: Roster) -> SecureAggPolicy:
         inputs_released=not clean,
         **_layer2_terms(config, roster),
     )
-
-
-# Member id -> channel key of the epoch: one mapping for all sums that a host opens in an epoch, so that a member that
-# changes its key in mid-epoch is refused at the door instead of making its peers abort.
-EpochKeys = MutableMapping[str, bytes]
 
 
 def open_basket_sum(

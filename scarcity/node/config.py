@@ -33,7 +33,6 @@ from scarcity.node.directory import FEDERATION, parse_address, require_path
 from scarcity.node.fields import (
     Fields,
     Key,
-    Kind,
     Location,
     checked_by,
     choice,
@@ -52,8 +51,9 @@ MAX_SIZE_BYTES: Final = 1 << 20  # a config of thousands of seats is a tenth of 
 _MOST: Final = 1_000_000_000
 
 
-def _seconds(expected: str = "seconds, a positive number; not inf: every wait of a node ends") -> Kind[float]:
-    return real(expected, lambda v: 0 < v < math.inf)
+# Every wait of a node ends, so none is infinite.
+_SECONDS: Final = real("seconds above 0, not inf", lambda v: 0 < v < math.inf)
+_PAUSE: Final = real("seconds, 0 or more, not inf", lambda v: 0 <= v < math.inf)
 
 
 def _segment(name: str) -> str:
@@ -79,9 +79,9 @@ BUDGET_KEYS: Final = (
     Key("planned_rounds", whole(1, _MOST), "Rounds that the budget has to last for (unit client).", 10),
 )
 ROUND_KEYS: Final = (
-    Key("rounds", whole(1, _MOST), "Rounds that the coordinator opens."),
-    Key("interval_s", _seconds(), "Time from one round to the next.", 60.0),
-    Key("gather_s", _seconds(), "Longest wait for the nodes to be connected before a round opens without them.", 30.0),
+    Key("rounds", whole(1, _MOST), "Rounds that the coordinator opens in all, before a restart too."),
+    Key("interval_s", _PAUSE, "Pause between the end of a round and the opening of the next.", 60.0),
+    Key("gather_s", _PAUSE, "How long the first round waits for every basket to come up.", 30.0),
 )
 # Durations have defaults here that the facade's do not: nobody sits beside a node to close a stage by hand.
 SETTINGS_KEYS: Final = (
@@ -105,11 +105,11 @@ SETTINGS_KEYS: Final = (
     Key("max_colluders", whole(0, _MOST), "Members who may tell each other their noise (mode distributed).", 0),
     Key("clip_norm", real("a positive number", lambda v: 0 < v < math.inf), "Bound of a vector (unit client).", 1.0),
     Key("gossip_fanout", whole(1, _MOST), "Peers of one push or pull.", 3),
-    Key("gossip_s", _seconds(), "Period of push and pull.", 5.0),
-    Key("ready_s", _seconds(), "How long a basket waits to hear who takes part.", 10.0),
-    Key("close_s", _seconds(), "After it a quorum is enough.", 20.0),
-    Key("deadline_s", _seconds(), "After it a basket without quorum is absent.", 60.0),
-    Key("stage_s", _seconds(), "How long each stage of a secure sum may take.", 20.0),
+    Key("gossip_s", _SECONDS, "Period of push and pull.", 5.0),
+    Key("ready_s", _SECONDS, "How long a basket waits to hear who takes part.", 10.0),
+    Key("close_s", _SECONDS, "After it a quorum is enough.", 20.0),
+    Key("deadline_s", _SECONDS, "After it a basket without quorum is absent.", 60.0),
+    Key("stage_s", _SECONDS, "How long each stage of a secure sum may take.", 20.0),
     Key("max_rows", whole(1, _MOST), "Most rows that a client may claim in a round.", 100_000),
     Key("central_share", _SHARE, "Part of the budget that buys noise on the last sum; 1 in mode central anyway.", 0.0),
     Key(
@@ -176,9 +176,9 @@ class FederationFile:
         budget: (epsilon, delta) of each client, for life.
         planned_rounds: rounds that it has to last for (unit client).
         schema: what is measured.
-        rounds: how many rounds the coordinator opens.
-        interval_s: from one round to the next.
-        gather_s: longest wait for nodes before a round.
+        rounds: how many rounds the coordinator opens in all, before a restart too.
+        interval_s: pause between the end of a round and the opening of the next.
+        gather_s: how long the first round waits for every basket to come up.
     """
 
     path: Path

@@ -68,13 +68,7 @@ def enrol(
     Raises:
         ConfigError: names or members that cannot be, a folder that is in use, or old keys that cannot be read.
     """
-    old: dict[str, SigningKey] = {}
-    for seat in seats:
-        path = member_key_path(keep, seat.id) if keep is not None else None
-        if path is not None and path.exists():
-            old[seat.id] = read_private_key(path)
-    if keep is not None and not old:
-        raise ConfigError(f"--keep {keep}: it has no key of {', '.join(seat.id for seat in seats) or 'any member'}")
+    old = {} if keep is None else _old_keys(keep, seats)
     previous = old if renew_members else {}
     node_key = make_key(entropy)
     keys = {seat.id: make_key(entropy) if renew_members else old.get(seat.id) or make_key(entropy) for seat in seats}
@@ -86,3 +80,12 @@ def enrol(
     request = Request(node, node_key.verify_key.encode(), address, tuple(wishes))
     write_node(folder, node_key, keys, make_request(request, node_key, keys, previous).encode())
     return request
+
+
+def _old_keys(folder: Path, seats: Sequence[SeatWish]) -> dict[str, SigningKey]:
+    """Return the keys that a folder has of these members; ConfigError when it has none: it is another folder."""
+    paths = {seat.id: member_key_path(folder, seat.id) for seat in seats}
+    old = {name: read_private_key(path) for name, path in paths.items() if path.exists()}
+    if not old:
+        raise ConfigError(f"--keep {folder}: it has no key of {', '.join(paths) or 'any member'}")
+    return old

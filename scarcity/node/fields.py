@@ -209,6 +209,8 @@ class Fields:
 
 def shown(value: object) -> str:
     """Return a value for a message, cut short, in the words of files rather than of Python."""
+    if isinstance(value, str) and "PRIVATE KEY" in value:
+        return "a private key, where its path belongs"  # pasted by mistake: it must not go on into a log
     words = repr(value) if not isinstance(value, bool) else str(value).lower()
     return words if len(words) <= _SHOWN else f"{words[:_SHOWN]}..."
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from scarcity.errors import BudgetError, LedgerCorrupt, LedgerInUse
+from scarcity.errors import BudgetError, ConfigError, LedgerCorrupt, LedgerInUse
 from scarcity.privacy.ledger import LedgerRecord, decode_ledger, encode_record
 
 _SCHEMA = (
@@ -39,6 +39,9 @@ class JournalStore(Protocol):
     def entries(self, kind: str) -> list[tuple[str, bytes]]:
         """Return (key, payload) of all entries of this kind, oldest first."""
 
+    def kinds(self) -> list[str]:
+        """Return the kinds that have entries, sorted."""
+
     def close(self) -> None:
         """Let go of the journal."""
 
@@ -56,6 +59,10 @@ class MemoryJournal:
     def entries(self, kind: str) -> list[tuple[str, bytes]]:
         """Return (key, payload) of all entries of this kind, oldest first."""
         return [(key, payload) for entry_kind, key, payload in self._entries if entry_kind == kind]
+
+    def kinds(self) -> list[str]:
+        """Return the kinds that have entries, sorted."""
+        return sorted({kind for kind, _, _ in self._entries})
 
     def close(self) -> None:
         """Do nothing: memory needs no closing."""
@@ -136,6 +143,10 @@ class SqliteJournal:
         rows = self._execute("SELECT key, payload FROM entry WHERE kind = ? ORDER BY position", (kind,))
         return [(key, payload) for key, payload in rows]
 
+    def kinds(self) -> list[str]:
+        """Return the kinds that have entries, sorted."""
+        return [kind for (kind,) in self._execute("SELECT DISTINCT kind FROM entry ORDER BY kind", ())]
+
     def close(self) -> None:
         """Let go of the file."""
         self._connection.close()
@@ -189,3 +200,46 @@ class SqliteLedgerStore:
 
     def close(self) -> None:
         """Do nothing: the journal holds the file."""
+
+
+# Between a member's id and the kind. Ids are actor paths and kinds are our own words: neither has a colon.
+_SEPARATOR = ":"
+
+
+class MemberJournal:
+    """The part of a host's journal that belongs to one member. Closing it leaves the journal open."""
+
+    def __init__(self, journal: JournalStore, member_id: str) -> None:
+        self._journal = journal
+        self._prefix = member_id + _SEPARATOR
+
+    def append(self, kind: str, key: str, payload: bytes) -> None:
+        """Make one entry of this member durable."""
+        self._journal.append(self._prefix + kind, key, payload)
+
+    def entries(self, kind: str) -> list[tuple[str, bytes]]:
+        """Return (key, payload) of all entries of this member and kind, oldest first."""
+        return self._journal.entries(self._prefix + kind)
+
+    def kinds(self) -> list[str]:
+        """Return the kinds of which this member has entries, sorted."""
+        return [kind.removeprefix(self._prefix) for kind in self._journal.kinds() if kind.startswith(self._prefix)]
+
+    def close(self) -> None:
+        """Do nothing: the host closes the journal."""
+
+
+def member_journal(journal: JournalStore, member_id: str) -> JournalStore:
+    """Return one member's view of a host's journal: many members, one file, one lock.
+
+    Raises:
+        ConfigError: an id with a colon, which could be read as another member's.
+    """
+    if _SEPARATOR in member_id:
+        raise ConfigError(f"member id {member_id!r} has a colon; an id is letters, digits, '_', '.', '-' and '/'")
+    return MemberJournal(journal, member_id)
+
+
+def everything(store: JournalStore) -> dict[str, list[bytes]]:
+    """Return all payloads by kind, oldest first: what `Assembly` restores a role from."""
+    return {kind: [payload for _, payload in store.entries(kind)] for kind in store.kinds()}

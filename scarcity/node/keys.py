@@ -57,7 +57,7 @@ def make_private_folder(path: Path) -> None:
 
 
 def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a file that is not there yet, whole; it is on the disk when this returns.
+    """Write a file that is not there yet, whole; its bytes are on the disk when this returns.
 
     Args:
         path: where.

@@ -131,13 +131,11 @@ def _at(record: logging.LogRecord) -> str:
 
 
 class HumanFormatter(logging.Formatter):
-    """Time, level, event and fields on one line; a traceback behind it."""
+    """Time, level and event on one line, which says what the fields hold; a traceback behind it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        fields = _tame(getattr(record, "fields", {}))
-        said = "".join(f" {key}={value}" for key, value in fields.items())
-        line = f"{_at(record)} {record.levelname:<7} {_event(record)}{said}"
+        line = f"{_at(record)} {record.levelname:<7} {_event(record)}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

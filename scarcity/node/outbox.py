@@ -235,6 +235,10 @@ class ChargedJournal:
         """Return (key, payload) of all entries of this kind, oldest first."""
         return self._inner.entries(kind)
 
+    def kinds(self) -> list[str]:
+        """Return the kinds that have entries, sorted."""
+        return self._inner.kinds()
+
     def close(self) -> None:
         """Let go of the journal."""
         self._inner.close()

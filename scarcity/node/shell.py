@@ -13,29 +13,36 @@ from collections.abc import Callable, Iterable
 import anyio
 import attrs
 
-from actors import Actor, Context, Mailbox, handles, message
+from actors import Actor, Context, Mailbox, Restart, handles, message
+from scarcity.errors import CodecError
+from scarcity.federation.codec import decode_packet
 from scarcity.federation.effects import Core, Effect, Emit, Event, Persist, Reject, Send, SetTimer
 from scarcity.federation.packets import Packet
 from scarcity.node.journal import JournalStore
+from scarcity.node.parcel import GossipParcel, Parcel
 
 # A basket of 500 hears each member a few times per stage of a sum; what gossip adds is bounded by its period.
 _MAILBOX = 8192
 
 
-@message("scarcity.delivery")
+@message("scarcity.delivery", local=True)
 class Delivery:
-    """A packet from an authenticated peer."""
+    """A packet from an authenticated peer on this node; from another one it comes as a parcel."""
 
     sender: str
     packet: Packet
 
 
-@message("scarcity.ring")
+@message("scarcity.ring", local=True)
 class Ring:
     """A timer has come to its instant."""
 
     name: str
     at: float
+
+
+def _nobody(_node: str, _member: str) -> bool:
+    return False
 
 
 @attrs.define(eq=False)
@@ -51,46 +58,72 @@ class CoreActor(Actor):
 
     Args:
         member_id: whose core it is.
-        core: the protocol.
+        core: the protocol, or what makes it: a factory is called at each start, so an actor that is restarted in place
+            (spawned by a factory of its own) comes up with a core that is restored from the journal.
         post: hands (sender, recipient, packet) to the transport; must not block.
         journal: where entries become durable.
         observe: told of events and refusals, with the member's id.
+        hosts: whether a node may speak for a member; without it nobody on another node is listened to.
     """
 
     mailbox = Mailbox(_MAILBOX, overflow="reject")
+    restart = Restart("transient")
 
     def __init__(
         self,
         member_id: str,
-        core: Core,
+        core: Core | Callable[[], Core],
         *,
         post: Callable[[str, str, Packet], None],
         journal: JournalStore,
         observe: Callable[[str, Event | Reject], None],
+        hosts: Callable[[str, str], bool] = _nobody,
     ) -> None:
         self._member_id = member_id
-        self._core = core
+        self._make = core if callable(core) else lambda: core
+        self._core: Core | None = None
         self._post = post
         self._journal = journal
         self._observe = observe
+        self._hosts = hosts
         self._bells: dict[str, _Bell] = {}
 
     async def on_start(self, ctx: Context) -> None:
         """Start the core."""
+        self._core = self._make()
         self._carry(self._core.start(ctx.now()), ctx)
+
+    @property
+    def _running(self) -> Core:
+        assert self._core is not None, "an actor that handles messages has started"
+        return self._core
 
     @handles(Delivery)
     def deliver(self, msg: Delivery, ctx: Context) -> None:
         """Give the core a packet."""
-        self._carry(self._core.receive(msg.packet, msg.sender, ctx.now()), ctx)
+        self._carry(self._running.receive(msg.packet, msg.sender, ctx.now()), ctx)
+
+    @handles(Parcel, GossipParcel)
+    def unpack(self, msg: Parcel | GossipParcel, ctx: Context) -> None:
+        """Give the core a packet from another node, if that node hosts who says it."""
+        node, sender = ("", "") if ctx.sender is None else (ctx.sender.address.node, ctx.sender.address.path)
+        if not self._hosts(node, sender):
+            self._observe(self._member_id, Reject(node, f"speaks for {sender or 'nobody'}, whom it does not host"))
+            return
+        try:
+            packet = decode_packet(msg.packet)
+        except CodecError as error:
+            self._observe(self._member_id, Reject(sender, f"not a packet: {error}"))
+            return
+        self._carry(self._running.receive(packet, sender, ctx.now()), ctx)
 
     @handles(Ring)
     def ring(self, msg: Ring, ctx: Context) -> None:
         """Tell the core of a timer, unless it was set anew in the meantime."""
-        bell = self._bells[msg.name]
-        if bell.at == msg.at:
+        bell = self._bells.get(msg.name)  # none, when it rang for the life before a restart
+        if bell is not None and bell.at == msg.at:
             bell.at = math.inf
-            self._carry(self._core.fire(msg.name, ctx.now()), ctx)
+            self._carry(self._running.fire(msg.name, ctx.now()), ctx)
 
     def _carry(self, effects: Iterable[Effect], ctx: Context) -> None:
         """Carry effects out in list order: a `Persist` is durable before the `Send` behind it leaves."""

@@ -133,6 +133,7 @@ class NodeStatus:
         listening: "host:port", empty when it only dials out.
         links: one for each peer, by name.
         members: those that this node hosts, in the daemon's order.
+        models: rounds whose models are in the node's model file.
         refusals: reason -> how often a member, a link or the post refused something.
         failures: what failed last, in words, newest last.
         journal_bytes: of the journal's files.
@@ -150,6 +151,7 @@ class NodeStatus:
     listening: str
     links: tuple[LinkStatus, ...]
     members: tuple[MemberStatus, ...]
+    models: tuple[int, ...]
     refusals: Mapping[str, int]
     failures: tuple[str, ...]
     journal_bytes: int
@@ -174,7 +176,8 @@ class NodeStatus:
                 MemberStatus(**{**member, "waiting": tuple(_wait(each) for each in member["waiting"])})
                 for member in plain["members"]
             )
-            return cls(**{**plain, "links": links, "members": members, "failures": tuple(plain["failures"])})
+            lists = {name: tuple(plain[name]) for name in ("failures", "models")}
+            return cls(**{**plain, **lists, "links": links, "members": members})
         except (TypeError, KeyError) as error:
             raise FederationError(f"the daemon is of another version, --json shows what it says: {error}") from None
 
@@ -199,6 +202,7 @@ def status_of(
     node_of: Callable[[str], str],
     seen_at: Mapping[str, float],
     refusals: Mapping[str, int],
+    models: Iterable[int] = (),
     failures: Iterable[str] = (),
     journal_bytes: int = 0,
     outbox_bytes: int = 0,
@@ -222,6 +226,7 @@ def status_of(
         node_of: member id -> the node that hosts it; a FederationError for a stranger.
         seen_at: member id -> when its last packet came.
         refusals: reason -> count, of cores and of the post; those of links are added.
+        models: rounds whose models are in the node's model file.
         failures: what failed, newest last.
         journal_bytes: of the journal's files.
         outbox_bytes: `Outbox.size_bytes`.
@@ -240,6 +245,7 @@ def status_of(
         listening=listening,
         links=tuple(_link(transport.links[peer], link_changed_at, now) for peer in sorted(transport.links)),
         members=tuple(_member(facts, absent, now) for facts in members),
+        models=tuple(models),
         refusals=_most_frequent({**reasons, **refusals}),
         failures=tuple(failures),
         journal_bytes=journal_bytes,
@@ -328,6 +334,17 @@ def _span(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return increasing numbers as "1-3, 5"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    return ", ".join("-".join(str(end) for end in run) for run in runs)
+
+
 def _size(count: int) -> str:
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= size:
@@ -342,7 +359,8 @@ def render(status: NodeStatus) -> str:
         f"node {status.node} of {status.federation}, epoch {status.epoch}, up {_span(status.uptime_s)}{where}, "
         f"pid {status.pid}\n"
         f"federation {status.federation_digest[:16]}, journal {_size(status.journal_bytes)}, "
-        f"outbox {status.outbox_records} packets, {_size(status.outbox_bytes)}\n"
+        f"outbox {status.outbox_records} packets, {_size(status.outbox_bytes)}, "
+        f"models of {f'round {_ranges(status.models)}' if status.models else 'no round yet'}\n"
     ]
     if status.links:
         parts.append(

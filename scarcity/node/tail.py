@@ -22,19 +22,17 @@ from typing import BinaryIO, Final
 import attrs
 import numpy as np
 
-from scarcity.engine import Increment, Schema
+from scarcity.engine import Schema
 from scarcity.engine.arrays import FloatArray, IntArray
 from scarcity.errors import ConfigError, InsufficientInputs, InvalidRow, LocalError
 from scarcity.federation.client_agent import FederationClientAgent
 from scarcity.federation.packets import Model, Update
 from scarcity.federation.privacy_guard import Layout
-from scarcity.node.journal import JournalStore
 from scarcity.node.source import Calendar, LineReader, Record, TableColumns, schema_of
 
 CHECKED_BYTES: Final = 1 << 16  # at either end of what was read; what was read up to twice that is checked whole
 LINE_BYTES_MAX: Final = 1 << 20  # 40,000 columns; a longer line is a file of another kind
 _DAYS: Final = Calendar("days")
-_ROWS = "rows"  # kind of the journal's entries that say up to where rows are spent
 log = logging.getLogger("scarcity.node")
 
 
@@ -199,36 +197,27 @@ class RowsLearner:
     somebody has mended it; then the next round goes on from there.
 
     Args:
-        agent: the engine's agent.
+        agent: the engine's agent, resumed at `spent_until`.
         tail: the rows.
-        rows_per_round: most new rows that a round brings; 0: all that are there. A file that is finished serves
-            several rounds so, and more than the federation's `max_rows` in one round are refused by everybody.
-        journal: where it stays noted, over restarts, up to where rows are spent; None: it is forgotten.
+        spent_until: rows before this time index are spent, as the client's ledger says: they are read for the client's
+            own eyes, however many they are, and bring no round anything.
+        rows_per_round: most new rows that a round brings; 0: all that are there. More than the federation's `max_rows`
+            in one round are refused by everybody, and so a long file serves several rounds.
 
     Raises:
-        LedgerCorrupt, ValueError: the journal's entries are not ours.
+        ConfigError: `rows_per_round` is no number of rows.
     """
 
     def __init__(
-        self,
-        agent: FederationClientAgent,
-        tail: TailedRows,
-        *,
-        rows_per_round: int = 0,
-        journal: JournalStore | None = None,
+        self, agent: FederationClientAgent, tail: TailedRows, *, spent_until: int = 0, rows_per_round: int = 0
     ) -> None:
         if rows_per_round < 0:
             raise ConfigError(f"rows_per_round must be a number of rows, 0 for all, got {rows_per_round!r}")
         self._agent = agent
         self._tail = tail
+        self._spent_until = spent_until
         self._rows_per_round = rows_per_round
-        self._journal = journal
-        noted = [] if journal is None else [int(payload) for _, payload in journal.entries(_ROWS)]
-        self._spent_until = max(noted, default=None)
         self._fed_for = 0
-        self._fed_until = 0
-        self._forgone_until: int | None = None
-        self._offered: tuple[Update, int] | None = None
 
     @property
     def layout(self) -> Layout | None:
@@ -252,51 +241,28 @@ class RowsLearner:
             if round_id != self._fed_for:
                 self._feed()
                 self._fed_for = round_id
-            update = self._agent.get_shareable_update()
+            return self._agent.get_shareable_update()
         except InsufficientInputs:
             raise
         except LocalError as error:
             log.warning("%s gives nothing to round %d: %s", self._agent.client_id, round_id, error)
             raise
-        if self._offered is None or self._offered[0] is not update:
-            self._offered = update, self._fed_until
-        return update
 
     def _feed(self) -> None:
-        """Feed the next rows; before the first ones those that an earlier life of this client has spent."""
+        """Feed the next rows; those that an earlier life of this client has spent do not count as such."""
         wanted = self._rows_per_round
         while True:
             rows, times = self._tail.read_new(wanted)
-            spent = 0 if self._spent_until is None else int(np.searchsorted(times, self._spent_until))
-            if spent:
-                self._process(rows[:spent], times[:spent])
-                self._forgo(int(times[0]))
-            self._process(rows[spent:], times[spent:])
-            # Rows that are spent do not count: this round brings as many new ones as any other.
-            wanted = max(0, wanted - (len(times) - spent))
-            if not spent or (self._rows_per_round and not wanted):
+            if not len(times):
+                return
+            self._agent.engine.process_rows(rows, [int(time) for time in times])
+            wanted -= int(np.count_nonzero(times >= self._spent_until))
+            if not self._rows_per_round or wanted < 1:
                 return
 
-    def _process(self, rows: FloatArray, times: IntArray) -> None:
-        if len(times):
-            self._agent.engine.process_rows(rows, [int(time) for time in times])
-            self._fed_until = int(times[-1]) + 1
-
-    def _forgo(self, first: int) -> None:
-        """Mark all rows so far as released: the engine keeps them for its own relations and never offers them again."""
-        rows = (first if self._forgone_until is None else self._forgone_until, self._fed_until)
-        self._agent.engine.mark_released(Increment(np.zeros(0), 0, rows, self._agent.form))
-        self._forgone_until = self._fed_until
-
     def accepted(self, update: Update) -> None:
-        """Spend the rows of the update; it is on the disk before what is made of them can leave."""
-        if self._offered is None or self._offered[0] != update:
-            return
-        if self._journal is not None:
-            self._journal.append(_ROWS, str(update.round_id or ""), str(self._offered[1]).encode())
-        self._spent_until = self._offered[1]
+        """Spend the rows of the update."""
         self._agent.accepted(update)
-        self._offered = None
 
     def receive_model(self, model: Model) -> None:
         """Merge a model into the engine's store."""

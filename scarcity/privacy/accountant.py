@@ -225,6 +225,10 @@ class PrivacyFilter:
         total = self._spent.peak(self._charged_rows(rows)) + sum(self._charge(event) for event in events)
         return total <= self._allowance
 
+    def knows(self, release_id: str) -> bool:
+        """Say whether a release of this name was charged before, whatever became of it."""
+        return release_id in self._states
+
     def reserve(
         self, event: GaussianEvent, release_id: str, purpose: str, rows: Rows | None = None
     ) -> tuple[Reservation, LedgerRecord]:

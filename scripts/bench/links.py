@@ -1,7 +1,8 @@
 """Measure links against the raw anyio stream doing the same over loopback, in one run, on asyncio and on trio.
 
-Prints one JSON line: 100-byte messages one way over TCP, their round trips, 80 KB over mutual TLS, and the time from
-dialing to a link that is up, each with its ratio to the raw stream. Both ends run in one process, so a figure is what
+Prints one JSON line: 100-byte messages one way over TCP, their round trips, 80 KB over mutual TLS, the time from
+dialing to a link that is up, and the same from actor to actor (a round trip is an ask), each with its ratio to the raw
+stream. Both ends run in one process, so a figure is what
 one core does for both. Where a link has to wait, so does the stream: both sides of a pair take turns, and medians
 count. Run with OMP_NUM_THREADS=1 on an idle core: `python scripts/bench/links.py [messages]`.
 """
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -26,7 +28,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 # Python puts the folder of a script first, where another file has the package's own name: look in the project instead.
 sys.path[0] = str(Path(__file__).resolve().parents[2])
-from actors.errors import LinkFull  # noqa: E402 - needs the line above
+from actors import Actor, ActorRef, ActorSystem, Mailbox, handles, message  # noqa: E402 - needs the line above
+from actors.errors import LinkFull  # noqa: E402
 from actors.links import (  # noqa: E402
     Files,
     Limits,
@@ -122,6 +125,62 @@ async def one_way(secure: Callable[[str], Plaintext | MutualTls], blob: bytes, m
         return messages / (time.perf_counter() - started)
 
 
+@message("bench.parcel")
+class Parcel:
+    content: bytes
+
+
+class Counter(Actor):
+    mailbox = Mailbox(1 << 20)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.done = anyio.Event()
+
+    @handles(Parcel)
+    def count(self, msg: Parcel, _ctx: object) -> Parcel:
+        self.left -= 1
+        if not self.left:
+            self.done.set()
+        return msg
+
+
+@asynccontextmanager
+async def systems(secure: Callable[[str], Plaintext | MutualTls], counter: Counter) -> AsyncIterator[ActorRef]:
+    """A reference, at node a, of the counter at node b."""
+    a, b = (TcpTransport(TcpConfig(name, "bench", PUBLIC[name], PUBLIC, limits=LIMITS), secure(name)) for name in "ab")
+    async with ActorSystem("b", transport=b) as far, ActorSystem("a", transport=a) as here:
+        await far.spawn(counter, name="counter")
+        a.dial("b", "127.0.0.1", b.port)
+        ref = here.ref("scarcity://b/counter")
+        await ref.ask(Parcel(b""), deadline=10.0)
+        yield ref
+
+
+async def actor_one_way(secure: Callable[[str], Plaintext | MutualTls], content: bytes, messages: int) -> float:
+    counter, parcel = Counter(messages + 1), Parcel(content)
+    async with systems(secure, counter) as ref:
+        started = time.perf_counter()
+        for _ in range(messages):
+            while True:
+                try:
+                    ref.tell(parcel)
+                    break
+                except LinkFull:
+                    await anyio.sleep(0.002)
+        await counter.done.wait()
+        return messages / (time.perf_counter() - started)
+
+
+async def actor_round_trip(secure: Callable[[str], Plaintext | MutualTls], messages: int) -> float:
+    parcel = Parcel(SMALL)
+    async with systems(secure, Counter(0)) as ref:
+        started = time.perf_counter()
+        for _ in range(messages):
+            await ref.ask(parcel, deadline=10.0)
+        return messages / (time.perf_counter() - started)
+
+
 async def raw_one_way(wrap: Callable[[ByteStream, bool], Awaitable[ByteStream]], blob: bytes, messages: int) -> float:
     async with raw_pair(wrap) as (sender, receiver), anyio.create_task_group() as group:
 
@@ -157,8 +216,8 @@ async def round_trip(secure: Callable[[str], Plaintext | MutualTls], messages: i
         return messages / (time.perf_counter() - started)
 
 
-async def raw_round_trip(messages: int) -> float:
-    async with raw_pair(bare) as (here, there), anyio.create_task_group() as group:
+async def raw_round_trip(wrap: Callable[[ByteStream, bool], Awaitable[ByteStream]], messages: int) -> float:
+    async with raw_pair(wrap) as (here, there), anyio.create_task_group() as group:
 
         async def echo() -> None:
             with contextlib.suppress(anyio.EndOfStream):
@@ -261,7 +320,7 @@ def main() -> None:
             ),
             "tcp_100b_round_trip": (
                 lambda: round_trip(plain, messages // 10),
-                lambda: raw_round_trip(messages // 10),
+                lambda: raw_round_trip(bare, messages // 10),
                 False,
             ),
             "mtls_80kb_one_way": (
@@ -272,6 +331,25 @@ def main() -> None:
             "mtls_connect_and_hello": (lambda: connect(tls.__getitem__, 20), lambda: raw_connect(wrapped, 20), True),
             "tcp_connect_and_hello": (lambda: connect(plain, 20), lambda: raw_connect(bare, 20), True),
         }
+        for name, secure in (("tcp", plain), ("mtls", tls.__getitem__)):
+            raw = bare if name == "tcp" else wrapped
+            cases |= {
+                f"actors_{name}_100b_one_way": (
+                    partial(actor_one_way, secure, SMALL, messages // 2),
+                    partial(raw_one_way, raw, SMALL, messages // 5),
+                    False,
+                ),
+                f"actors_{name}_100b_ask": (
+                    partial(actor_round_trip, secure, messages // 20),
+                    partial(raw_round_trip, raw, messages // 10),
+                    False,
+                ),
+                f"actors_{name}_80kb_one_way": (
+                    partial(actor_one_way, secure, LARGE, messages // 50),
+                    partial(raw_one_way, raw, LARGE, messages // 50),
+                    False,
+                ),
+            }
         for backend in ("asyncio", "trio"):
             result[backend] = {name: compare(*both, backend, ms=ms) for name, (*both, ms) in cases.items()}
     result["tls"] = ssl.OPENSSL_VERSION

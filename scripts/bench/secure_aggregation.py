@@ -22,6 +22,7 @@ import numpy as np
 from nacl.signing import SigningKey
 
 from scarcity.federation.secure_aggregation import (
+    EpochKeys,
     Outgoing,
     RoundSumConfig,
     SecureAggClient,
@@ -163,7 +164,7 @@ def main() -> None:
     keys, roster, clients = parties(n, d)
     x = np.arange(d, dtype=np.int64) % 2001 - 1000
     dropped = set(list(clients)[:: max(1, n // (n // 10))][: n // 10]) if n >= 10 else set()
-    epoch_keys: dict[str, bytes] = {}
+    epoch_keys = EpochKeys()
     rounds = []
     for round_id in (1, 2):
         config = config_of(n, d, round_id, keys[CENTRE])

@@ -1,13 +1,15 @@
 """Hostile peers over real sockets: each is refused with the reason, counted, and the other peers see nothing of it.
 
 `Town` is a node `b` that listens and an honest node `a` that is linked to it; the attacks come from other loopback
-addresses, some as node `c`, which is listed. After each attack `a` and `b` still have the link that they had.
+addresses, some as node `c`, which is listed. All through each attack `a` and `b` exchange reliable messages, and after
+it they have all of them, in order, and still the link that they had.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,11 +21,11 @@ import pytest
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
-from actors.errors import BadFrame, LinkFull
-from actors.links import Limits, TcpTransport
+from actors.errors import BadFrame, BadMessage, LinkFull
+from actors.links import Limits, Security, TcpTransport
 from actors.links.frame import HEAD, encode_frame
 from actors.links.session import HELLO, WELCOME, Hello, LinkRefused, Refusal, decode_hello
-from actors.links.tcp import Security
+from actors.message import decode
 from actors.testing import Probe
 from tests.links_world import (
     Authority,
@@ -43,22 +45,51 @@ LATE = Limits(hello_s=0.4)
 FIRST = 5_000
 
 
+HONEST = 9  # the kind of message of the honest pair
+
+
+class Watch(Probe):
+    """A probe that keeps what the honest pair says apart, so that tests see the attack alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.honest: list[int] = []
+
+    def deliver(self, from_node: str, kind: int, header: bytes, blob: bytes | memoryview) -> None:
+        if kind == HONEST:
+            self.honest.append(int.from_bytes(header))
+            self._changed.set()
+        else:
+            super().deliver(from_node, kind, header, blob)
+
+
 @attrs.define(eq=False)
 class Town:
     b: TcpTransport
     a: TcpTransport
-    at_b: Probe
-    at_a: Probe
+    at_b: Watch
+    at_a: Watch
     secure: Secure
     sent: int = 0
 
-    async def unharmed(self) -> None:
-        """The honest pair has talked over one and the same link all the time."""
+    def exchange(self) -> None:
+        """The honest pair exchanges one message more."""
+        for one, other in ((self.a, "b"), (self.b, "a")):
+            one.send(other, HONEST, self.sent.to_bytes(4), reliable=True)
         self.sent += 1
-        self.a.send("b", 1, b"still here", reliable=True)
-        self.b.send("a", 1, b"so am i")
-        await self.at_b.until(lambda: len([m for m in self.at_b.messages if m[0] == "a"]) == self.sent)
-        await self.at_a.until_messages(self.sent)
+
+    async def keep_talking(self) -> None:
+        while True:
+            self.exchange()
+            await anyio.sleep(0.005)
+
+    async def unharmed(self) -> None:
+        """The honest pair has talked over one and the same link all the time, and lost nothing."""
+        self.exchange()
+        expected = list(range(self.sent))
+        for probe in (self.at_a, self.at_b):
+            await probe.until(lambda probe=probe: len(probe.honest) >= len(expected))  # type: ignore[misc]  # binds now
+            assert probe.honest[: len(expected)] == expected
         assert self.at_a.links == [("b", True, "")]
         assert [link for link in self.at_b.links if link[0] == "a"] == [("a", True, "")]
 
@@ -68,14 +99,20 @@ class Town:
 
 @asynccontextmanager
 async def town_of(secure: Secure, limits: Limits = SOON) -> AsyncIterator[Town]:
-    at_a, at_b = Probe(), Probe()
-    async with node("b", at_b, secure("b"), limits) as b, node("a", at_a, secure("a")) as a:
+    at_a, at_b = Watch(), Watch()
+    async with (
+        node("b", at_b, secure("b"), limits) as b,
+        node("a", at_a, secure("a")) as a,
+        anyio.create_task_group() as group,
+    ):
         a.dial("b", "127.0.0.1", b.port)
         await at_b.until(lambda: at_b.up("a"))
         await at_a.until(lambda: at_a.up("b"))
         town = Town(b, a, at_b, at_a, secure)
+        group.start_soon(town.keep_talking)
         yield town
         await town.unharmed()
+        group.cancel_scope.cancel()
 
 
 @pytest.fixture(params=["tcp", "tls"])
@@ -246,6 +283,13 @@ async def test_plain_tcp_to_a_tls_port_is_refused(tmp_path: Path, said: bytes) -
         await town.counted(Refusal.NOT_TLS)
 
 
+async def test_hanging_up_within_the_handshake_is_only_counted(tmp_path: Path) -> None:
+    async with town_of(Authority(tmp_path).tls) as town:
+        async with stranger(town.b.port) as raw:
+            await raw.send(b"\x16\x03\x01\x02\x00\x01\x00")  # the head of a TLS record, and no more
+        await town.counted(Refusal.VANISHED)
+
+
 async def test_silence_to_a_tls_port_is_cut_off_in_time(tmp_path: Path) -> None:
     async with town_of(Authority(tmp_path).tls, LATE) as town, stranger(town.b.port) as raw:
         await read_all(raw)
@@ -321,6 +365,33 @@ async def test_a_message_that_cannot_be_decoded_further_up_ends_the_link_of_who_
             await town.counted(Refusal.BAD_FRAME)
 
 
+async def test_a_msgpack_bomb_ends_the_link_of_who_sent_it_and_costs_next_to_nothing(secure: Secure) -> None:
+    bomb = b"\xdd\x00\x0f\x42\x40" + b"\x80" * 1_000_000  # a million empty dicts: 73 MB where nobody counts
+    async with town_of(secure) as town:
+        deliver = town.at_b.deliver
+        peaks: list[int] = []
+
+        def decoding(from_node: str, kind: int, header: bytes, blob: bytes | memoryview) -> None:
+            if kind == 3:
+                data = bytes(blob)
+                tracemalloc.start()
+                try:
+                    decode(data)
+                except BadMessage as error:
+                    raise BadFrame(str(error)) from error
+                finally:
+                    peaks.append(tracemalloc.get_traced_memory()[1])
+                    tracemalloc.stop()
+            deliver(from_node, kind, header, blob)
+
+        town.b.attach(decoding, town.at_b.on_link)  # links that come up from here on
+        async with linked(town) as (stream, number):
+            await stream.send(numbered(0x43, number, b"", bomb))
+            await town.at_b.until(lambda: not town.at_b.up("c"))
+            await town.counted(Refusal.BAD_FRAME)
+        assert max(peaks) < 200_000
+
+
 async def test_many_connects_take_no_more_than_their_places_and_give_them_back(secure: Secure) -> None:
     limits = Limits(hello_s=1.0, half_open_max=20)
     async with town_of(secure, limits) as town:
@@ -348,6 +419,20 @@ async def test_a_burst_of_connects_that_hang_up_at_once_harms_nobody(secure: Sec
         await until(lambda: town.b.statistics().num_half_open == 0)
         async with linked(town):
             pass
+
+
+async def test_a_burst_of_connects_that_are_reset_at_once_harms_nobody(secure: Secure) -> None:
+    """The connection is gone before it is accepted, so it has no address any more."""
+    async with town_of(secure) as town:
+        for n in range(500):
+            with socket.socket() as raw:
+                raw.setblocking(False)
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                raw.bind((f"127.0.2.{n % 200}", 0))
+                raw.connect_ex(("127.0.0.1", town.b.port))
+        await town.unharmed()
+        await until(lambda: town.b.statistics().reasons.get(Refusal.VANISHED.value, 0) >= 400)
+        assert town.b.statistics().num_half_open == 0
 
 
 async def test_a_peer_that_never_reads_fills_its_own_budget_and_no_other(secure: Secure) -> None:

@@ -53,6 +53,7 @@ class Together:
     """Holds both dialers back until both are connected, so that their Hellos cross."""
 
     loopback_only = True
+    key = None
 
     def __init__(self) -> None:
         self._dialers = 0
@@ -181,7 +182,7 @@ def test_two_nodes_do_not_dial_in_step() -> None:
     [{"node": "a b"}, {"key": b"short"}, {"peers": {"b": b"short"}}, {"peers": {"b/c": bytes(32)}}, {"port": 70_000}],
 )
 def test_a_bad_config_is_refused(bad: dict[str, object]) -> None:
-    values = {"node": "a", "federation": "f", "key": bytes(32), "peers": PEERS} | bad
+    values = {"node": "a", "federation": "f", "key": public_key("a"), "peers": PEERS} | bad
     with pytest.raises(BadSetting):
         TcpConfig(**values)  # type: ignore[arg-type]  # wrong on purpose
 
@@ -189,7 +190,7 @@ def test_a_bad_config_is_refused(bad: dict[str, object]) -> None:
 @pytest.mark.parametrize("federation", ["", "f" * 256])
 def test_a_federation_id_that_does_not_fit_is_refused_at_birth(federation: str) -> None:
     with pytest.raises(BadSetting, match="federation"):
-        TcpConfig("a", federation, bytes(32), PEERS)
+        TcpConfig("a", federation, public_key("a"), PEERS)
 
 
 @pytest.mark.parametrize("bad", [{"first_s": 0.0}, {"most_s": 0.01}, {"stable_s": -1.0}])

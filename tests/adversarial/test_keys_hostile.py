@@ -196,6 +196,14 @@ def test_an_old_key_whose_word_is_another_keys_is_refused() -> None:
     assert "members[0].previous_signature: it is not that of the old key of 'h1'" in request_refused(data)
 
 
+def test_the_reference_page_has_every_field() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "keys.md").read_text(encoding="utf-8")
+    for document in (ROSTER, REQUEST):
+        for place in places(document):
+            name = str(next(part for part in reversed(place) if isinstance(part, str)))
+            assert f".{name}`" in page or f"`{name}" in page, name
+
+
 def test_no_more_is_read_of_a_huge_file_than_of_an_honest_one(tmp_path: Path) -> None:
     path = tmp_path / "huge.json"
     with path.open("wb") as file:

@@ -15,6 +15,7 @@ from scarcity.federation.secure_aggregation import (
     ClientState,
     CoordinatorState,
     DpTerms,
+    EpochKeys,
     Mark,
     Mechanism,
     Reason,
@@ -229,16 +230,39 @@ def test_an_advertisement_with_a_taken_unsound_or_unsigned_key_is_refused() -> N
     assert run(world, up=unsigned)[2].reasons("")[0] == "BAD_SIGNATURE"
 
 
-def test_a_member_with_another_channel_key_in_the_same_epoch_is_refused_and_stops_nobody() -> None:
+def test_a_member_with_another_channel_key_in_the_same_round_is_refused_and_stops_nobody() -> None:
     world = World(4)
-    keys: dict[str, bytes] = {}
-    clients = world.clients()
-    play(SecureAggCoordinator(world.config(), key_of(CENTRE), world.roster, epoch_keys=keys), clients, world.inputs())
+    keys, clients = EpochKeys(), world.clients()
+    play(SecureAggCoordinator(world.config(), key_of(CENTRE), world.roster, epoch_keys=keys), clients, {})
     clients["c01"] = world.client("c01", entropy=entropy("after a restart that forgot its marks"))
-    again = SecureAggCoordinator(world.config(round_id=2), key_of(CENTRE), world.roster, epoch_keys=keys)
+    again = SecureAggCoordinator(world.config(attempt=1), key_of(CENTRE), world.roster, epoch_keys=keys)
     log = play(again, clients, world.inputs())
     assert "EPOCH_KEY_CHANGED" in log.reasons("")
     assert_exact(world, again, without(world, "c01"))
+
+
+def test_a_restarted_member_brings_a_new_channel_key_to_a_later_round() -> None:
+    world = World(4)
+    keys, clients = EpochKeys(), world.clients()
+    play(SecureAggCoordinator(world.config(), key_of(CENTRE), world.roster, epoch_keys=keys), clients, world.inputs())
+    clients["c01"] = world.client("c01", entropy=entropy("after a restart"), marks=[Mark(SCOPE, 1, 1, SPENT)])
+    again = SecureAggCoordinator(world.config(round_id=2), key_of(CENTRE), world.roster, epoch_keys=keys)
+    play(again, clients, world.inputs())
+    assert_exact(world, again, world.names)
+
+
+def test_a_host_does_not_take_a_replaced_channel_key_back() -> None:
+    world = World(4)
+    keys, clients = EpochKeys(), world.clients()
+    play(SecureAggCoordinator(world.config(), key_of(CENTRE), world.roster, epoch_keys=keys), clients, world.inputs())
+    before = clients["c01"]
+    clients["c01"] = world.client("c01", entropy=entropy("after a restart"))
+    second = SecureAggCoordinator(world.config(round_id=2), key_of(CENTRE), world.roster, epoch_keys=keys)
+    play(second, clients, world.inputs())
+    clients["c01"] = before
+    third = SecureAggCoordinator(world.config(round_id=3), key_of(CENTRE), world.roster, epoch_keys=keys)
+    assert "EPOCH_KEY_CHANGED" in play(third, clients, world.inputs()).reasons("")
+    assert_exact(world, third, without(world, "c01"))
 
 
 # What a lying coordinator can do.
@@ -372,12 +396,19 @@ def test_channel_keys_that_are_reflected_doubled_unsound_or_unsigned_are_refused
     assert log.sent(Shares, "c00") == []
 
 
-def test_a_channel_key_that_changes_within_the_epoch_is_refused_by_its_peers() -> None:
+@pytest.mark.parametrize("back", [False, True], ids=["within a round", "back to one that was replaced"])
+def test_a_channel_key_that_changes_within_a_round_or_back_is_refused_by_its_peers(back: bool) -> None:
     world = World(4)
     clients = world.clients()
-    play(world.coordinator(), clients, world.inputs())
+    play(world.coordinator(), clients, world.inputs() if back else {})
+    before = clients["c01"]
     clients["c01"] = world.client("c01", entropy=entropy("another device"))
-    log = play(world.coordinator(world.config(round_id=2)), clients, world.inputs())
+    log = play(
+        world.coordinator(world.config(round_id=2) if back else world.config(attempt=1)), clients, world.inputs()
+    )
+    if back:
+        clients["c01"] = before
+        log = play(world.coordinator(world.config(round_id=3)), clients, world.inputs())
     assert (log.refusals("c00")[0].reason, log.refusals("c00")[0].peer) == (Reason.EPOCH_KEY_CHANGED, "c01")
 
 
@@ -504,13 +535,20 @@ def test_audit_a_context_replayed_after_a_restart_is_refused() -> None:
     assert restarted.begin(signed(world.config()))[0].reason is Reason.REPLAYED
 
 
-def test_a_restarted_client_waits_for_the_next_epoch() -> None:
+def test_a_restarted_client_is_a_dropout_of_the_round_and_joins_the_next() -> None:
     world = World(4)
     restarted = world.client("c00", marks=[Mark(SCOPE, 1, 1, 0)])
-    refused, withdrawn = restarted.begin(signed(world.config(round_id=2)))
+    refused, withdrawn = restarted.begin(signed(world.config(attempt=1)))
     assert refused.reason is Reason.RESTARTED
     assert withdrawn.message.reason == "RESTARTED"
+    assert messages_of(restarted.begin(signed(world.config(round_id=2))))
+
+
+def test_a_new_epoch_does_not_let_a_restarted_client_into_the_round_it_had_begun() -> None:
+    world = World(4)
+    restarted = world.client("c00", marks=[Mark(SCOPE, 1, 1, 0)])
     restarted.enter_epoch(world.roster, hash_of("roster"), 2)
+    assert restarted.begin(signed(world.config(epoch=2, attempt=1)))[0].reason is Reason.RESTARTED
     assert messages_of(restarted.begin(signed(world.config(round_id=2, epoch=2))))
 
 
@@ -519,7 +557,7 @@ def test_marks_hold_in_any_order() -> None:
     marks = [Mark(SCOPE, 0, 7, 1), Mark(SCOPE, 0, 7, 0), Mark(SCOPE, 0, 3, SPENT)]
     client = world.client("c00", marks=marks)
     assert client.begin(signed(world.config(round_id=7, attempt=1)))[0].reason is Reason.REPLAYED
-    assert messages_of(client.begin(signed(world.config(round_id=7, attempt=2))))
+    assert messages_of(client.begin(signed(world.config(round_id=8))))
 
 
 def test_audit_two_live_contexts_cannot_be() -> None:
@@ -669,8 +707,8 @@ def edge(name: str, place: EpochPlace | None = None, label: str = "") -> EpochCh
 
 def test_both_ends_of_an_edge_derive_the_same_keys_and_each_use_has_its_own() -> None:
     low, high, ctx, u1 = edge("c00"), edge("c01"), hash_of("ctx"), hash_of("u1")
-    assert low.pin("c01", high.public_key, high.signature) is None
-    assert high.pin("c00", low.public_key, low.signature) is None
+    assert low.pin("c01", high.public_key, high.signature, 1) is None
+    assert high.pin("c00", low.public_key, low.signature, 1) is None
     keys = []
     for name, end in (("c01", low), ("c00", high)):
         keys.append(
@@ -690,10 +728,10 @@ def test_both_ends_of_an_edge_derive_the_same_keys_and_each_use_has_its_own() ->
 def test_a_peer_that_signs_an_echoed_doubled_or_unsound_channel_key_is_refused() -> None:
     me, place = edge("c00"), EpochPlace(1, "fed", hash_of("roster"), 1)
     peer = edge("c01")
-    assert me.pin("c01", peer.public_key, peer.signature) is None
+    assert me.pin("c01", peer.public_key, peer.signature, 1) is None
     for public_key in (me.public_key, peer.public_key, bytes(32), (2**255 - 18).to_bytes(32, "little")):
         signature = key_of("c02").sign(b"ssa1.epoch" + place.claim("c02", public_key)).signature
-        assert me.pin("c02", public_key, signature) is Reason.BAD_KEY
+        assert me.pin("c02", public_key, signature, 1) is Reason.BAD_KEY
 
 
 @pytest.mark.parametrize(
@@ -707,8 +745,8 @@ def test_a_peer_that_signs_an_echoed_doubled_or_unsound_channel_key_is_refused()
 )
 def test_a_channel_key_signed_for_another_place_is_refused(place: EpochPlace) -> None:
     elsewhere = edge("c01", place)
-    assert edge("c00").pin("c01", elsewhere.public_key, elsewhere.signature) is Reason.BAD_SIGNATURE
-    assert edge("c00").pin("c02", edge("c01").public_key, edge("c01").signature) is Reason.BAD_SIGNATURE
+    assert edge("c00").pin("c01", elsewhere.public_key, elsewhere.signature, 1) is Reason.BAD_SIGNATURE
+    assert edge("c00").pin("c02", edge("c01").public_key, edge("c01").signature, 1) is Reason.BAD_SIGNATURE
 
 
 def test_no_message_of_any_kind_makes_either_machine_raise() -> None:

@@ -84,7 +84,11 @@ def test_every_wait_of_a_node_ends(tmp_path: Path) -> None:
     waits = [f.name for f in attrs.fields(RoundSettings) if f.name.endswith("_s")]
     assert len(waits) == 5
     assert all(math.isfinite(getattr(settings, name)) for name in waits)
-    refused(federation_toml(tmp_path, "[settings]\nstage_s = inf\n"), "14: settings.stage_s: expected seconds", "inf")
+    refused(
+        federation_toml(tmp_path, "[settings]\nstage_s = inf\n"),
+        "14: settings.stage_s: expected seconds above 0",
+        "inf",
+    )
 
 
 def test_a_node_config_is_read_with_its_paths_resolved(tmp_path: Path) -> None:
@@ -146,6 +150,14 @@ def test_an_error_names_file_line_key_and_what_is_allowed(
 
 def test_a_node_that_hosts_nobody_is_refused(tmp_path: Path) -> None:
     refused(node(tmp_path, NODE.partition("[[client]]")[0]), "1", "hosts nobody")
+
+
+def test_a_private_key_that_was_pasted_is_not_shown(tmp_path: Path) -> None:
+    path = node(tmp_path, NODE.replace('"keys/node.key"', '"""-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQ\n"""'))
+    refused(path, "6: key: ", "got a private key, where its path belongs")
+    with pytest.raises(ConfigError) as caught:
+        read_node_config(path)
+    assert "MC4CAQ" not in str(caught.value)
 
 
 def test_a_basket_twice_is_refused(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import anyio
 import pytest
 
 from actors import ActorSystem
+from scarcity.errors import ConfigError
 from scarcity.federation.effects import Effect, Emit, Entry, Persist, Reject, RoundAborted, Send, SetTimer, Waiting
 from scarcity.federation.packets import Header, ModelRequest, Packet
-from scarcity.node.journal import MemoryJournal, SqliteJournal
+from scarcity.node.journal import MemoryJournal, SqliteJournal, everything, member_journal
 from scarcity.node.shell import CoreActor, Delivery
 
 HELLO = Packet(Header("f", 1, "layer2", 0, "x"), ModelRequest())
@@ -59,6 +60,9 @@ class Log:
         self.all.append(("append", kind))
 
     def entries(self, kind: str) -> list[tuple[str, bytes]]:
+        return []
+
+    def kinds(self) -> list[str]:
         return []
 
     def close(self) -> None:
@@ -185,3 +189,58 @@ def test_a_memory_journal_gives_back_by_kind() -> None:
     journal.append("b", "1", b"y")
     journal.append("a", "2", b"z")
     assert journal.entries("a") == [("1", b"x"), ("2", b"z")]
+
+
+async def test_a_shell_that_is_made_by_a_factory_comes_up_again_with_a_core_from_its_journal() -> None:
+    journal, log, lives = MemoryJournal(), Log(), []
+
+    class Dying(Script):
+        def receive(self, packet: Packet, sender: str, now: float) -> list[Effect]:
+            if len(lives) == 1:
+                raise RuntimeError("a bug of ours")
+            return super().receive(packet, sender, now)
+
+    def core() -> Script:
+        lives.append(everything(journal))
+        kept = Persist(Entry("model", str(len(lives)), bytes(len(lives))))
+        return Dying(start=[kept, SetTimer("late", 3.0)], **{"from peer": [Send("you", HELLO)]})
+
+    async with ActorSystem("s") as system:
+        ref = await system.spawn(
+            lambda: CoreActor("me", core, post=log.post, journal=journal, observe=log.observe), name="me"
+        )
+        ref.tell(Delivery("peer", HELLO))
+        await anyio.sleep(1.0)
+        ref.tell(Delivery("peer", HELLO))
+        await anyio.sleep(5.0)
+        assert not system.failures
+    assert lives == [{}, {"model": [b"\0"]}]
+    assert log.all == [("post", "me", "you")]
+
+
+def test_members_of_one_journal_see_their_own_entries_alone() -> None:
+    journal = MemoryJournal()
+    one, other = member_journal(journal, "a/1"), member_journal(journal, "a/1/model")
+    one.append("model", "1", b"x")
+    one.append("ledger", "1", b"y")
+    one.append("model", "2", b"z")
+    other.append("model", "1", b"w")
+    assert everything(one) == {"ledger": [b"y"], "model": [b"x", b"z"]}
+    assert everything(other) == {"model": [b"w"]}
+    assert one.entries("model") == [("1", b"x"), ("2", b"z")]
+
+
+def test_a_member_whose_id_could_be_read_as_another_members_kind_has_no_journal() -> None:
+    with pytest.raises(ConfigError, match="colon"):
+        member_journal(MemoryJournal(), "a:model")
+
+
+def test_a_journal_on_disk_gives_all_back_by_member_and_kind(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "journal.sqlite")
+    member_journal(journal, "basket/a").append("receipt", "1/a1", b"one")
+    member_journal(journal, "a1").append("contribution", "1", b"two")
+    journal.close()
+    again = SqliteJournal(tmp_path / "journal.sqlite")
+    assert everything(member_journal(again, "basket/a")) == {"receipt": [b"one"]}
+    assert everything(member_journal(again, "a1")) == {"contribution": [b"two"]}
+    again.close()

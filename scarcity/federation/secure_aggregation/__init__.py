@@ -1,5 +1,6 @@
 """Secure aggregation: a sum of vectors that shows nobody one of them. Protocol SSA-1, docs/secure-aggregation.md."""
 
+from scarcity.federation.secure_aggregation.channel import EpochKeys
 from scarcity.federation.secure_aggregation.client import SecureAggClient
 from scarcity.federation.secure_aggregation.config import (
     DpTerms,
@@ -40,6 +41,7 @@ __all__ = [
     "ClientState",
     "CoordinatorState",
     "DpTerms",
+    "EpochKeys",
     "FromClient",
     "FromCoordinator",
     "Mark",

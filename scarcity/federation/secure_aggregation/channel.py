@@ -1,8 +1,8 @@
 """Pairwise channels: the epoch's X25519 key of a member, the keys K_ij it shares with peers, and sealed boxes.
 
-An epoch key is signed once by its owner's identity and pinned by every peer for the epoch, so each edge costs one
-verification and one exchange an epoch. It lives in memory only: a leaked one opens its owner's boxes of the whole
-epoch, so it is deleted at the epoch's end and a restarted member waits for the next.
+An epoch key is signed once by its owner's identity and pinned by every peer, so each edge costs one verification and
+one exchange an epoch. It lives in memory only: a leaked one opens its owner's boxes of all rounds it was used in, so it
+is deleted at the epoch's end and never written down. A restarted member makes a new one and brings it to a later round.
 """
 
 from __future__ import annotations
@@ -52,6 +52,45 @@ class EpochPlace:
         return bytes(msgpack.packb(place))
 
 
+@attrs.define(eq=False)
+class EpochKeys:
+    """Which channel key each member has: one within a round, and a newer one only in a later round.
+
+    A member that was restarted has lost its key and signs another. Nobody goes back: a key that was replaced is refused
+    for good, so that a host cannot play old and new against each other. Peers and hosts hold one book an epoch each.
+    """
+
+    _held: dict[str, tuple[bytes, int]] = attrs.field(factory=dict, init=False)  # member -> key, newest round it was in
+    _replaced: set[bytes] = attrs.field(factory=set, init=False)
+
+    def uses(self, member_id: str, public_key: bytes, round_id: int) -> bool:
+        """Say whether this is the member's key, and note the round."""
+        key, last_round = self._held.get(member_id, (b"", round_id))
+        if key != public_key:
+            return False
+        self._held[member_id] = (key, max(last_round, round_id))
+        return True
+
+    def fault(self, member_id: str, public_key: bytes, round_id: int) -> Reason | None:
+        """Say why another key may not become the member's, None if it may."""
+        held = self._held.get(member_id)
+        if held is not None and (round_id <= held[1] or public_key in self._replaced):
+            return Reason.EPOCH_KEY_CHANGED
+        doubled = public_key in self._replaced or any(public_key == key for key, _ in self._held.values())
+        return Reason.BAD_KEY if doubled or not is_sound_point(public_key) else None
+
+    def take(self, member_id: str, public_key: bytes, round_id: int) -> None:
+        """Make it the member's key from this round on."""
+        if member_id in self._held:
+            self._replaced.add(self._held[member_id][0])
+        self._held[member_id] = (public_key, round_id)
+
+    def clear(self) -> None:
+        """Forget all: the epoch is over."""
+        self._held.clear()
+        self._replaced.clear()
+
+
 class EpochChannel:
     """One member's channel key of one epoch and the peers' keys it has pinned."""
 
@@ -69,21 +108,21 @@ class EpochChannel:
         self._secret = Secret("EpochKey", entropy(32))
         self.public_key = public_of(self._secret)
         self.signature = sign(signing_key, b"ssa1.epoch", place.claim(own_id, self.public_key))
-        self._pinned: dict[str, bytes] = {}
+        self._pinned = EpochKeys()
         self._keys: dict[str, Secret] = {}
 
-    def pin(self, peer_id: str, public_key: bytes, signature: bytes) -> Reason | None:
-        """Pin a peer's epoch key on first sight and compare it afterwards.
+    def pin(self, peer_id: str, public_key: bytes, signature: bytes, round_id: int) -> Reason | None:
+        """Pin a peer's epoch key on first sight and compare it afterwards; a restarted peer's is replaced.
 
         Returns:
             None, or why the key is refused.
         """
-        known = self._pinned.get(peer_id)
-        if known is not None:
-            return None if known == public_key else Reason.EPOCH_KEY_CHANGED
-        echoed = public_key == self.public_key or public_key in self._pinned.values()
-        if echoed or not is_sound_point(public_key):
+        if self._pinned.uses(peer_id, public_key, round_id):
+            return None
+        if public_key == self.public_key:
             return Reason.BAD_KEY
+        if fault := self._pinned.fault(peer_id, public_key, round_id):
+            return fault
         if not signature_holds(self._roster[peer_id], b"ssa1.epoch", self._place.claim(peer_id, public_key), signature):
             return Reason.BAD_SIGNATURE
         shared = exchange(self._secret, public_key)
@@ -91,7 +130,7 @@ class EpochChannel:
             return Reason.BAD_KEY
         low, high = sorted((self.public_key, public_key))
         where = self._place.roster_root + self._place.epoch.to_bytes(8, "little")
-        self._pinned[peer_id] = public_key
+        self._pinned.take(peer_id, public_key, round_id)
         self._keys[peer_id] = Secret("ChannelKey", derive(low + high + where, key=shared, person=b"ssa1.epoch"))
         return None
 

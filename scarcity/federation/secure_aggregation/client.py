@@ -106,8 +106,8 @@ class SecureAggClient:
         self._seen: dict[type, bytes] = {}
         self._state = ClientState.IDLE
         self._enter_epoch(roster, roster_root, epoch)
-        # The channel key of an epoch is never on disk: with marks of this epoch, it was lost in a restart.
-        self._restarted = any(mark.epoch >= epoch for mark in self._marks.values())
+        # What a sum in progress needs is never on disk: this party is a dropout of every round it had a mark in.
+        self._restarted_in = max((mark.round_id for mark in self._marks.values()), default=-1)
 
     @property
     def state(self) -> ClientState:
@@ -138,7 +138,6 @@ class SecureAggClient:
         if epoch <= self._epoch:
             raise ConfigError(f"epoch {epoch} is not newer than {self._epoch}")
         self._enter_epoch(roster, roster_root, epoch)
-        self._restarted = False
 
     def _enter_epoch(self, roster: Mapping[str, bytes], roster_root: bytes, epoch: int) -> None:
         if roster.get(self._own_id) != self._signing_key.verify_key.encode():
@@ -209,8 +208,8 @@ class SecureAggClient:
         return None
 
     def _breach(self, terms: RoundSumConfig, policy: SecureAggPolicy) -> Refused | None:
-        if self._restarted:
-            return Refused(Reason.RESTARTED, detail=f"epoch {self._epoch}")
+        if terms.round_id <= self._restarted_in:
+            return Refused(Reason.RESTARTED, detail=f"round {terms.round_id}, restarted in {self._restarted_in}")
         if unknown := [name for name in terms.participants if name not in self._roster]:
             return Refused(Reason.BAD_MEMBERS, detail=f"{unknown[0]!r} is not on the roster")
         # An input that is released already shows nothing new in a smaller sum, so its retry may do without the lost.
@@ -295,7 +294,7 @@ class SecureAggClient:
             if peer == self._own_id:
                 fault = None if key.tobytes() == channel.public_key else Reason.BAD_KEY
             else:
-                fault = channel.pin(peer, key.tobytes(), signature.tobytes())
+                fault = channel.pin(peer, key.tobytes(), signature.tobytes(), live.config.round_id)
             if fault:
                 return self._fail(fault, peer, "epoch key")
         self._state = ClientState.SHARED

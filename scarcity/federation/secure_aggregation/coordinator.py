@@ -18,7 +18,7 @@ This side is trusted to be available and to report the right sum, and for nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -26,7 +26,7 @@ from nacl.signing import SigningKey
 from numpy.typing import NDArray
 
 from scarcity.errors import ConfigError
-from scarcity.federation.secure_aggregation.channel import EpochPlace, sign, signature_holds
+from scarcity.federation.secure_aggregation.channel import EpochKeys, EpochPlace, sign, signature_holds
 from scarcity.federation.secure_aggregation.config import RoundSumConfig, weaknesses
 from scarcity.federation.secure_aggregation.masks import is_sound_point, member_set_digest
 from scarcity.federation.secure_aggregation.messages import (
@@ -73,8 +73,8 @@ class SecureAggCoordinator:
         config: the terms; signed by `open`.
         signing_key: identity of the sum's coordinator; its public key stands in the config.
         roster: id -> Ed25519 public key.
-        epoch_keys: member id -> channel key. Give the same mapping to all sums of an epoch: a member that changes its
-            key within the epoch is refused here, by name, instead of stopping all its peers.
+        epoch_keys: the members' channel keys. Give the same book to all sums of an epoch: a member that changes its key
+            within a round, or goes back to an old one, is refused here, by name, instead of stopping all its peers.
 
     Raises:
         ConfigError: a config that every client would refuse, an unknown participant, or another key than the config's.
@@ -86,7 +86,7 @@ class SecureAggCoordinator:
         signing_key: SigningKey,
         roster: Mapping[str, bytes],
         *,
-        epoch_keys: MutableMapping[str, bytes] | None = None,
+        epoch_keys: EpochKeys | None = None,
     ) -> None:
         if fault := next(weaknesses(config), None):
             raise ConfigError(fault.describe())
@@ -98,7 +98,7 @@ class SecureAggCoordinator:
         self._signing_key = signing_key
         self._roster = roster
         self._place = EpochPlace(config.suite, config.federation, config.roster_root, config.epoch)
-        self._epoch_keys = {} if epoch_keys is None else epoch_keys
+        self._epoch_keys = EpochKeys() if epoch_keys is None else epoch_keys
         self._positions = {name: position for position, name in enumerate(config.participants)}
         self._state = CoordinatorState.NEW
         self._expected: list[int] = []
@@ -208,15 +208,15 @@ class SecureAggCoordinator:
         doubled = any(answer.mask_key == message.mask_key for answer in self._answers.values())
         if doubled or not is_sound_point(message.mask_key):
             return Reason.BAD_KEY
-        known = self._epoch_keys.get(sender_id)
-        if known is not None:
-            return None if known == message.epoch_key else Reason.EPOCH_KEY_CHANGED
+        round_id = self._config.round_id
+        if self._epoch_keys.uses(sender_id, message.epoch_key, round_id):
+            return None
         claim = self._place.claim(sender_id, message.epoch_key)
         if not signature_holds(key, b"ssa1.epoch", claim, message.epoch_signature):
             return Reason.BAD_SIGNATURE
-        if message.epoch_key in self._epoch_keys.values() or not is_sound_point(message.epoch_key):
-            return Reason.BAD_KEY
-        self._epoch_keys[sender_id] = message.epoch_key
+        if fault := self._epoch_keys.fault(sender_id, message.epoch_key, round_id):
+            return fault
+        self._epoch_keys.take(sender_id, message.epoch_key, round_id)
         return None
 
     def _check_masked(self, sender_id: str, message: Masked) -> Reason | None:

@@ -1,0 +1,316 @@
+"""One host's daemon: its members as supervised actors, its links, its journal and outbox, and who may ask it things.
+
+What happens, in order: journal and outbox are opened, the control socket answers, links come up, members start from
+what the journal holds. A member whose journal or file of rows fails starts again a few times; when that does not help
+the daemon ends, with the cause, and the host's service manager decides. When it is stopped, members handle what waits,
+links say goodbye, files are closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import anyio.abc
+
+from actors import Actor, ActorRef, ActorSystem, Context, Down, Restart, handles
+from actors.errors import ActorStopped, BadSetting
+from actors.links import TcpConfig, TcpTransport
+from scarcity.errors import ConfigError, FederationError
+from scarcity.federation.codec import decode_packet
+from scarcity.federation.coordinator import CoordinatorCore
+from scarcity.federation.effects import Event, ModelAccepted, ModelMade, Reject
+from scarcity.federation.packets import Model
+from scarcity.node.control import serve_control
+from scarcity.node.deployment import Deployment, require_seated
+from scarcity.node.directory import SignedDirectory, parse_address, read_directory
+from scarcity.node.events import describe, round_of
+from scarcity.node.journal import SqliteJournal, member_journal
+from scarcity.node.outbox import Outbox
+from scarcity.node.post import Post
+from scarcity.node.results import Results
+from scarcity.node.roles import Roles, form_of
+from scarcity.node.shell import CoreActor
+from scarcity.node.status import status_of
+from scarcity.node.view import Member, Seen, by_reason, size_of
+
+log = logging.getLogger("scarcity.node")
+
+JOURNAL: Final = "journal.sqlite"
+OUTBOX: Final = "outbox.jsonl"
+CONTROL: Final = "control.sock"
+MODEL: Final = "model"
+_WATCH_S: Final = 2.0  # how often the directory's file is looked at: a revocation is in force within this time
+# A disk that is full for a minute must not end a node; one that stays full must.
+_RESTART: Final = Restart("transient", max_restarts=5, within_s=120.0)
+
+
+class MemberActor(CoreActor):
+    """A member of a daemon: started again from its journal when it fails."""
+
+    restart = _RESTART
+
+
+class KeeperActor(Actor):
+    """Ends the daemon when a member is down for good: half a node is worse than one that is started again."""
+
+    def __init__(self, members: tuple[ActorRef, ...], stop: Callable[[], None]) -> None:
+        self._members = members
+        self._stop = stop
+
+    async def on_start(self, ctx: Context) -> None:
+        """Watch all members."""
+        for ref in self._members:
+            ctx.monitor(ref)
+
+    @handles(Down)
+    def member_down(self, _down: Down, _ctx: Context) -> None:
+        """Finish; the system's record of failures has the cause."""
+        self._stop()
+
+
+class NodeDaemon:
+    """One node, from its files to its last goodbye; used once, in an event loop.
+
+    Args:
+        deployment: checked config, directory and keys.
+        num_unlogged: how many log records were not written so far, for the status.
+        wall: seconds since 1970, for expiry and records.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        *,
+        num_unlogged: Callable[[], int] = lambda: 0,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._deployment = deployment
+        self._config = deployment.config
+        self._num_unlogged = num_unlogged
+        self._wall = wall
+        self._signed = deployment.signed
+        self._members: dict[str, Member] = {}
+        self._seen = Seen(anyio.current_time)
+        self._stop = anyio.Event()
+        self._started_at = 0.0
+        self._listening = ""
+        self._system: ActorSystem
+        self._transport: TcpTransport
+        self._post: Post
+        self._results: Results
+        self._outbox: Outbox
+        self._journal: SqliteJournal
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody has asked it to finish."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Ask the daemon to finish; it drains first."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`.
+
+        Raises:
+            FederationError: what kept it from starting, or ended it, with the cause.
+        """
+        self._started_at = anyio.current_time()
+        data_dir = self._config.data_dir
+        with self._files(data_dir):
+            async with self._linked() as system, anyio.create_task_group() as group:
+                await group.start(serve_control, data_dir / CONTROL, self._answer)
+                await self._spawn_all(system)
+                group.start_soon(self._watch_directory)
+                log.info("%s is up with %d members", self._config.name, len(self._members))
+                await self._stop.wait()
+                log.info("%s finishes", self._config.name)
+                group.cancel_scope.cancel()
+        if system.failures:
+            failure = system.failures[-1]
+            raise FederationError(f"member {failure.ref.address.path} is down: {failure.error}") from failure.error
+
+    @contextlib.contextmanager
+    def _files(self, data_dir: Path) -> Iterator[None]:
+        """Open what must survive a crash; whoever holds the journal is the node's only daemon."""
+        try:
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._journal = SqliteJournal(data_dir / JOURNAL)
+        except OSError as error:
+            raise ConfigError(f"data_dir {data_dir}: {error.strerror}") from None
+        with contextlib.closing(self._journal):
+            self._outbox = Outbox(data_dir / OUTBOX, self._deployment.link_key, self._wall)
+            with contextlib.closing(self._outbox):
+                yield
+
+    @asynccontextmanager
+    async def _linked(self) -> AsyncIterator[ActorSystem]:
+        """Bring up links and the system of actors on them."""
+        config, directory = self._config, self._signed.directory
+        host, port = config.listen
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                peers = dict(directory.peers())
+                tcp = TcpConfig(
+                    node=config.name,
+                    federation=directory.federation,
+                    key=directory.entry(config.name).key,
+                    peers=peers,
+                    host=host,
+                    port=port,
+                )
+                self._transport = TcpTransport(tcp, self._deployment.security())
+                self._dial_all()
+                system = ActorSystem(config.name, transport=self._transport, on_link=self._seen.link)
+                self._system = await stack.enter_async_context(system)
+            except BadSetting as error:
+                raise ConfigError(f"{config.path}: {error}") from error
+            except OSError as error:
+                raise ConfigError(f"{config.path}: listen {host}:{port}: {error.strerror or error}") from error
+            self._post = Post(system, self._node_of, self._outbox.record)
+            self._listening = f"{host}:{self._transport.port}"
+            log.info("%s listens on %s", config.name, self._listening)
+            yield system
+
+    async def _spawn_all(self, system: ActorSystem) -> None:
+        federation, roster = self._config.federation, self._deployment.roster
+        roles = Roles(self._deployment, self._journal)
+        path = self._config.data_dir / MODEL
+        self._results = Results(path, federation, form_of(federation), roster, self._known_models(roles))
+        for name in roles.member_ids:
+            member = self._members[name] = Member(name, roster.member(name).role)
+            try:
+                member.ref = await system.spawn(self._factory(member, roles), name=name)
+            except ActorStopped as error:
+                raise FederationError(f"member {name} does not start: {error.__cause__ or error}") from error
+        refs = tuple(member.ref for member in self._members.values() if member.ref is not None)
+        await system.spawn(KeeperActor(refs, self.stop), name="keeper")
+
+    def _factory(self, member: Member, roles: Roles) -> Callable[[], MemberActor]:
+        journal = self._outbox.watch(member.id, member_journal(self._journal, member.id))
+
+        def make() -> MemberActor:
+            member.core, member.learner = roles.make(member.id)
+            return MemberActor(
+                member.id, member.core, post=self._post, journal=journal, observe=self._observe, hosts=self._hosts
+            )
+
+        return make
+
+    def _known_models(self, roles: Roles) -> list[Model]:
+        payloads = [
+            payload for name in roles.member_ids for _, payload in member_journal(self._journal, name).entries("model")
+        ]
+        return [packet.body for packet in map(decode_packet, payloads) if isinstance(packet.body, Model)]
+
+    # Who is where.
+
+    def _node_of(self, member_id: str) -> str:
+        return self._signed.directory.node_of(member_id)
+
+    def _hosts(self, node: str, member_id: str) -> bool:
+        hosted = self._signed.directory.hosts(node, member_id)
+        if hosted:
+            self._seen.member_at[member_id] = anyio.current_time()
+        return hosted
+
+    def _dial_all(self) -> None:
+        for entry in self._signed.directory.nodes:
+            if entry.name != self._config.name and entry.address:
+                self._transport.dial(entry.name, *parse_address(entry.address))
+
+    async def _watch_directory(self) -> None:
+        """Adopt a newer directory as soon as its file is there; links to who is not on it end at once."""
+        path = self._config.roster
+        known = _stamp(path)
+        while True:
+            await anyio.sleep(_WATCH_S)
+            if (stamp := _stamp(path)) == known:
+                continue
+            known = stamp
+            try:
+                self._adopt(read_directory(path, self._config.federation.operator_key, self._wall()))
+            except ConfigError as error:
+                log.warning("epoch %d stays in force: %s", self._signed.directory.epoch, error)
+
+    def _adopt(self, signed: SignedDirectory) -> None:
+        directory = signed.directory
+        if directory.epoch <= self._signed.directory.epoch:
+            raise ConfigError(f"{self._config.roster}: epoch {directory.epoch} is no newer one")
+        require_seated(self._config, directory, self._deployment.link_key, self._deployment.member_keys)
+        self._signed = signed
+        self._transport.set_peers(directory.peers())
+        self._dial_all()
+        for member in self._members.values():
+            if isinstance(member.core, CoordinatorCore):
+                member.core.renew(directory.roster, signed.roster_signature)
+        log.info("epoch %d is in force: %d nodes", directory.epoch, len(directory.nodes))
+
+    # What is seen and asked.
+
+    def _observe(self, member_id: str, what: Event | Reject) -> None:
+        if isinstance(what, Reject):
+            self._seen.refused(member_id, what)
+            return
+        if isinstance(what, ModelAccepted | ModelMade):
+            self._keep(what.model)
+        fields = {"fields": {"member": member_id, "round": round_of(what), "event": type(what).__name__}}
+        log.info("%s, %s", member_id, describe(what), extra=fields)
+
+    def _keep(self, model: Model) -> None:
+        try:
+            self._results.keep(model)
+        except ConfigError as error:  # the journal has the model: the file is written again with the next one
+            log.warning("the model file is not up to date: %s", error)
+
+    def _answer(self, command: str) -> Mapping[str, Any]:
+        if command == "stop":
+            self.stop()
+            return {"stopping": True}
+        if command == "status":
+            return self._status()
+        raise ConfigError(f"expected status or stop, got {command[:40]!r}")
+
+    def _status(self) -> Mapping[str, Any]:
+        federation, data_dir = self._config.federation, self._config.data_dir
+        budget = federation.budget.epsilon
+        return status_of(
+            node=self._config.name,
+            pid=os.getpid(),
+            federation=federation.federation,
+            federation_digest=federation.digest,
+            epoch=self._signed.directory.epoch,
+            now=anyio.current_time(),
+            started_at=self._started_at,
+            listening=self._listening,
+            transport=self._transport.statistics(),
+            link_changed_at=self._seen.link_changed_at,
+            members=[member.facts(self._system, budget) for member in self._members.values()],
+            node_of=self._node_of,
+            seen_at=self._seen.member_at,
+            refusals={**self._seen.refusals, **by_reason(self._post.lost)},
+            models=self._results.rounds,
+            failures=[f"{each.ref.address.path}: {each.error}" for each in self._system.failures],
+            journal_bytes=size_of(data_dir / JOURNAL, data_dir / f"{JOURNAL}-wal"),
+            outbox_bytes=self._outbox.size_bytes,
+            outbox_records=len(self._outbox),
+            unlogged=self._num_unlogged(),
+        ).to_json()
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """Return what changes when a file is replaced or written."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return status.st_mtime_ns, status.st_size, status.st_ino

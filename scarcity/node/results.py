@@ -1,0 +1,72 @@
+"""What a federation has found so far, as a file: the sum of all models that this node's members have accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import scarcity
+from scarcity.engine.vector import Form
+from scarcity.federation.packets import Model, TrustMode
+from scarcity.federation.reconciler import model_moments
+from scarcity.federation.roster import Roster
+from scarcity.node.config import FederationFile
+from scarcity.node.model_file import MAX_TEXT, ModelFile, Provenance, write_model
+
+
+class Results:
+    """The model file of one node, written anew, whole or not at all, when a round has brought a model.
+
+    Args:
+        path: of the file; `scarcity predict` reads it.
+        federation: schema and settings.
+        form: layout of the vectors.
+        roster: how many take part.
+        models: what earlier runs accepted, in any order, the same ones several times or not.
+    """
+
+    def __init__(
+        self, path: Path, federation: FederationFile, form: Form, roster: Roster, models: Iterable[Model] = ()
+    ) -> None:
+        self.path = path
+        self._federation = federation
+        self._form: Form = form
+        self._roster = roster
+        self._models = {model.round_id: model for model in models}
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """The rounds whose models are in the file."""
+        return tuple(sorted(self._models))
+
+    def keep(self, model: Model) -> bool:
+        """Add a model and write the file; return whether it was new.
+
+        Raises:
+            ConfigError: the file cannot be written; what it held is unchanged.
+        """
+        if model.round_id in self._models:
+            return False
+        self._models[model.round_id] = model
+        moments = model_moments(self._federation.schema, self._form, [self._models[r] for r in self.rounds])
+        assert moments is not None, "there is a model"
+        write_model(ModelFile(moments, self._provenance()), self.path, "model")
+        return True
+
+    def _provenance(self) -> Provenance:
+        settings, budget = self._federation.settings, self._federation.budget
+        protected = settings.mode is not TrustMode.NONE
+        domains = [basket.domain for basket in self._roster.baskets]
+        return Provenance(
+            made_by=f"scarcity {scarcity.__version__}",
+            note=f"federation {self._federation.federation}, epoch {self._roster.epoch}"[:MAX_TEXT],
+            mode=settings.mode.value,
+            unit=settings.unit.value,
+            rule=settings.rule,
+            epsilon=float(budget.epsilon) if protected else 0.0,
+            delta=float(budget.delta) if protected else 0.0,
+            clients=sum(len(self._roster.clients_of(domain)) for domain in domains),
+            baskets=len(domains),
+            rounds=len(self._models),
+            reproducible=False,
+        )
