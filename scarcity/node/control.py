@@ -216,7 +216,8 @@ def _peer_pid(asker: socket.socket) -> int:
 def _ask(asker: socket.socket, path: Path, command: str) -> dict[str, Any]:
     data = b""
     try:
-        asker.sendall(json.dumps({"command": command}).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # it may have said already why it does not listen
+            asker.sendall(json.dumps({"command": command}).encode() + b"\n")
         while not data.endswith(b"\n") and len(data) < ANSWER_BYTES_MAX:
             chunk = asker.recv(1 << 16)
             if not chunk:
@@ -226,6 +227,8 @@ def _ask(asker: socket.socket, path: Path, command: str) -> dict[str, Any]:
     except ConnectionError:
         raise NodeNotRunning(f"{path}: the daemon ended before it answered") from None
     except ValueError:
+        if not data:
+            raise NodeNotRunning(f"{path}: the daemon ended before it answered") from None
         raise FederationError(f"{path}: what answers there is no daemon of ours") from None
     if not isinstance(said, dict):
         raise FederationError(f"{path}: what answers there is no daemon of ours")

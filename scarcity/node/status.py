@@ -20,6 +20,7 @@ from scarcity.federation.effects import Waiting
 from scarcity.node.text import table_text
 
 _MISSING_SHOWN = 5
+REASONS_MAX = 64  # the most frequent ones; a hostile peer can make up any number of them
 
 
 @attrs.frozen(kw_only=True)
@@ -245,13 +246,20 @@ def status_of(
         links=tuple(_link(transport.links[peer], link_changed_at, now) for peer in sorted(transport.links)),
         members=tuple(_member(facts, absent, now) for facts in members),
         models=tuple(models),
-        refusals=dict(sorted({**reasons, **refusals}.items())),
+        refusals=_most_frequent({**reasons, **refusals}),
         failures=tuple(failures),
         journal_bytes=journal_bytes,
         outbox_bytes=outbox_bytes,
         outbox_records=outbox_records,
         unlogged=unlogged,
     )
+
+
+def _most_frequent(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return the most frequent reasons, by name, and how often all others came together."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    others = sum(count for _, count in ranked[REASONS_MAX:])
+    return dict(sorted(ranked[:REASONS_MAX])) | ({"other reasons": others} if others else {})
 
 
 def _link(link: LinkStatistics, changed_at: Mapping[str, float], now: float) -> LinkStatus:

@@ -18,8 +18,10 @@ from actors.transport import TransportStatistics
 from scarcity.cli import main as cli
 from scarcity.federation.codec import encode_packet
 from scarcity.federation.packets import Body, GossipPull, Header, Packet, Release
+from scarcity.node import control
 from scarcity.node.control import serve_control
 from scarcity.node.directory import sign_directory, write_directory
+from scarcity.node.logs import RepeatLimit
 from scarcity.node.outbox import Outbox
 from scarcity.node.status import status_of
 from tests.keys_world import OPERATOR, directory, federation_toml, key_of, public
@@ -178,3 +180,21 @@ def test_without_a_daemon_there_is_one_line_and_status_1(
     assert captured.out == ""
     assert captured.err.endswith("no daemon runs here\n")
     assert len(captured.err.splitlines()) == 1
+
+
+def test_the_page_of_the_outbox_names_every_key_of_a_record(listed: Path) -> None:
+    page = (ROOT / "docs" / "reference" / "outbox.md").read_text()
+    named = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
+    assert named == set(json.loads(listed.read_bytes().splitlines()[0]))
+
+
+def test_the_page_of_the_status_names_the_bounds_as_they_are() -> None:
+    page = (ROOT / "docs" / "reference" / "status.md").read_text()
+    limit = RepeatLimit()
+    for text in (
+        f"| question | {control.REQUEST_BYTES_MAX} bytes, {control.REQUEST_S:g} s |",
+        f"| answer | {control.ANSWER_BYTES_MAX >> 20} MiB |",
+        f"| who ask at once | {control.CLIENTS_MAX} |",
+        f"alike {limit.warnings} are written in a minute, of other messages {limit.notices}",
+    ):
+        assert text in page

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -45,7 +47,8 @@ async def ask(path: Path, command: str) -> dict[str, Any]:
 
 async def say(path: Path, data: bytes) -> Any:
     async with await anyio.connect_unix(path) as stream:
-        await stream.send(data)
+        with contextlib.suppress(anyio.BrokenResourceError):  # it may have said already why it does not listen
+            await stream.send(data)
         heard = b""
         while not heard.endswith(b"\n"):
             heard += await stream.receive()
@@ -179,6 +182,32 @@ def test_what_is_no_daemon_of_ours_is_said_so(path: Path) -> None:
     path.write_text("rows")
     with pytest.raises(NodeNotRunning):
         ask_control(path, "status")
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "why"),
+    [
+        (b"", NodeNotRunning, "ended before it answered"),
+        (b"hello\n", FederationError, "no daemon of ours"),
+        (b"[]\n", FederationError, "no daemon of ours"),
+        (b'{"error": "no"}\n', FederationError, "the daemon: no"),
+    ],
+)
+def test_an_answer_that_is_none_is_an_error(path: Path, said: bytes, error: type[Exception], why: str) -> None:
+    def serve(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(REQUEST_BYTES_MAX)
+            peer.sendall(said)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        with pytest.raises(error, match=why):
+            ask_control(path, "status")
+        server.join()
 
 
 _DAEMON = """

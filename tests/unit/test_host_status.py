@@ -12,7 +12,7 @@ from actors.mailbox import MailboxStatistics
 from actors.transport import LinkStatistics, TransportStatistics
 from scarcity.errors import FederationError, UnknownClientError
 from scarcity.federation.effects import Waiting
-from scarcity.node.status import MemberFacts, NodeStatus, render, status_of
+from scarcity.node.status import REASONS_MAX, MemberFacts, NodeStatus, render, status_of
 
 NOW = 1000.0
 NODES = {"hospital_4": "delta", "hospital_5": "alpha", "hospital_6": "beta"}
@@ -109,6 +109,14 @@ def test_nothing_is_lost_on_the_way_through_json_and_nothing_is_infinite() -> No
     }
     assert plain["members"][1]["epsilon_budget"] is None
     assert plain["links"][0]["counts"]["sent_bytes"] == 1_500_000
+
+
+def test_reasons_without_end_are_counted_together() -> None:
+    made_up = {f"nonsense {number}": 1 for number in range(1000)}
+    shown = status(refusals={"often": 7, **made_up}).refusals
+    assert len(shown) == REASONS_MAX + 1
+    assert shown["often"] == 7
+    assert sum(shown.values()) == 1009
 
 
 def test_a_node_alone_has_a_status_too() -> None:

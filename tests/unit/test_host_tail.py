@@ -13,7 +13,6 @@ from scarcity.errors import ConfigError, InsufficientInputs, InvalidRow
 from scarcity.federation.client import Learner
 from scarcity.federation.client_agent import FederationClientAgent
 from scarcity.node import tail as module
-from scarcity.node.journal import MemoryJournal
 from scarcity.node.source import Calendar, TableColumns, read_rows
 from scarcity.node.tail import RowsLearner, TailedRows
 
@@ -160,9 +159,10 @@ def test_a_table_that_does_not_fit_is_refused_in_words(path: Path) -> None:
         tailed(path).read_new()
 
 
-def learner(path: Path, journal: MemoryJournal | None = None, rows_per_round: int = 0) -> RowsLearner:
+def learner(path: Path, spent_until: int = 0, rows_per_round: int = 0) -> RowsLearner:
     agent = FederationClientAgent(OnlineDiscoveryEngine(SCHEMA), "h1")
-    return RowsLearner(agent, tailed(path), rows_per_round=rows_per_round, journal=journal)
+    agent.resume(spent_until)
+    return RowsLearner(agent, tailed(path), spent_until=spent_until, rows_per_round=rows_per_round)
 
 
 def test_each_round_takes_the_rows_that_are_new(path: Path) -> None:
@@ -197,14 +197,8 @@ def test_a_finished_file_serves_several_rounds(path: Path) -> None:
 
 @pytest.mark.parametrize("rows_per_round", [0, 4, 10])
 def test_rows_that_an_earlier_life_has_spent_are_never_offered_again(path: Path, rows_per_round: int) -> None:
-    path.write_text(HEADING + lines(0, 10))
-    journal = MemoryJournal()
-    first = learner(path, journal)
-    update = first.update_for(1)
-    assert update is not None
-    first.accepted(update)
-    add(path, lines(12, 4))
-    again = learner(path, journal, rows_per_round)
+    path.write_text(HEADING + lines(0, 10) + lines(12, 4))
+    again = learner(path, 10, rows_per_round)
     after = again.update_for(2)
     assert after is not None
     assert after.rows == (10, 16)
