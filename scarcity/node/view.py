@@ -19,6 +19,9 @@ from scarcity.federation.roster import Role
 from scarcity.node.status import MemberFacts
 from scarcity.node.tail import RowsLearner
 
+_REASONS_MAX = 256
+_OTHER = "other reasons"
+
 log = logging.getLogger("scarcity.node")
 
 
@@ -45,7 +48,9 @@ class Seen:
 
     def refused(self, member_id: str, what: Reject) -> None:
         """Note and log a core's refusal."""
-        self.refusals[what.reason] += 1
+        # A reason may quote its peer: whoever thinks of new ones must not fill the memory with them.
+        known = what.reason in self.refusals or len(self.refusals) < _REASONS_MAX
+        self.refusals[what.reason if known else _OTHER] += 1
         fields = {"fields": {"member": member_id, "peer": what.peer, "reason": what.reason}}
         log.warning("%s refuses %s: %s", member_id, what.peer or "a link", what.reason, extra=fields)
 
