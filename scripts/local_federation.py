@@ -6,8 +6,8 @@ import argparse
 import contextlib
 import csv
 import hashlib
+import io
 import json
-import os
 import shlex
 import signal
 import socket
@@ -19,16 +19,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from scarcity.engine import relations_of
-from scarcity.errors import FederationError, InsufficientInputs
-from scarcity.node.model_file import read_model
+from scarcity.cli import main as cli
+from scarcity.errors import FederationError
+from scarcity.node.control import ask_control
+from scarcity.node.daemon import CONTROL
 from scarcity.node.source import Party
 from sim.sources import flights
 
-SCARCITY = [sys.executable, "-m", "scarcity.cli.main"]
+NODE = [sys.executable, "-m", "scarcity.cli.main", "node", "--config", "node.toml"]
 AIRPORTS = ("EWR", "JFK", "LGA")
 FEDERATION = "airports"
-PAUSE_S = 12.0  # between the two rounds: time to kill a host, start it again and write new rows
+PAUSE_S = 6.0  # between the two rounds: time to kill a host, start it again and write new rows
 PATIENCE_S = 90.0
 
 
@@ -36,14 +37,16 @@ def say(text: str) -> None:
     print(f">> {text}", flush=True)
 
 
-def scarcity(*arguments: str, folder: Path, show: bool = True) -> str:
+def scarcity(*arguments: str, folder: Path) -> str:
     """Run a command as a user would, in a folder, and return what it prints on standard output."""
-    if show:
-        print(f"{folder.name}$ scarcity {shlex.join(arguments)}", flush=True)
-    done = subprocess.run([*SCARCITY, *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise FederationError(f"scarcity {arguments[0]} ended with {done.returncode}: {done.stderr.strip()}")
-    return done.stdout
+    print(f"{folder.name}$ scarcity {shlex.join(arguments)}", flush=True)
+    said = io.StringIO()
+    # In this process: thirty interpreters would take longer than the federation.
+    with contextlib.chdir(folder), contextlib.redirect_stdout(said):
+        status = cli.run(cli.scarcity, arguments)
+    if status:
+        raise FederationError(f"scarcity {arguments[0]} ended with {status}")
+    return said.getvalue()
 
 
 def free_ports(number: int) -> list[int]:
@@ -76,16 +79,17 @@ class Host:
     def start(self) -> None:
         print(f"{self.folder.name}$ scarcity node --config node.toml 2>> node.log &", flush=True)
         with (self.folder / "node.log").open("ab") as log:
-            command = [*SCARCITY, "node", "--config", "node.toml"]
-            self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
+            self.process = subprocess.Popen(NODE, cwd=self.folder, stdout=log, stderr=log)
 
     def end(self, number: int, patience_s: float = 20.0) -> int:
+        """Send a signal, unless it is 0, and return the exit status."""
         assert self.process is not None
-        self.process.send_signal(number)
+        if number:
+            self.process.send_signal(number)
         return self.process.wait(timeout=patience_s)
 
     def status(self) -> dict[str, Any]:
-        return json.loads(scarcity("status", "--config", "node.toml", "--json", folder=self.folder, show=False))
+        return ask_control(self.folder / f"{self.name}-data" / CONTROL, "status")
 
     def last_words(self) -> str:
         path = self.folder / "node.log"
@@ -180,24 +184,18 @@ def wait_for(what: str, hosts: list[Host], done: Callable[[], bool]) -> None:
 
 
 def waits_of(hosts: list[Host]) -> list[str]:
-    return [line for host in hosts for line in host.status().get("waiting", [])][:3] or ["nobody says for what"]
+    """Return what members wait for, three of them."""
+    members = [member for host in hosts for member in host.status()["members"]]
+    waits = [f"{member['id']}: {wait['what']}" for member in members for wait in member["waiting"]]
+    return waits[:3] or ["nobody says for what"]
 
 
-def show_model(path: Path, title: str) -> None:
-    """Print the strongest links that a model holds."""
-    model = read_model(path)
-    digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
-    rounds, moments = model.provenance.rounds, model.moments
-    say(f"{title}: {rounds} round(s) added up, {moments.rows} rows of {moments.parties} contributions, file {digest}")
-    try:
-        found = [link for link in relations_of(model.fit()) if link.cause != link.effect]
-    except InsufficientInputs as error:
-        print(f"   no fit yet: {error}")
-        return
-    for link in sorted(found, key=lambda link: -abs(link.strength))[:8]:
-        print(f"   {link.cause:>16} -> {link.effect:<16} lag {link.lag}  {link.strength:+.3f} +- {link.std_error:.3f}")
-    if not found:
-        print("   no link between two variables stands out of this noise; --epsilon 10 shows some")
+def show_model(host: Host, title: str) -> None:
+    """Print what the model file of a host holds."""
+    model = f"{host.name}-data/model"
+    digest = hashlib.blake2b((host.folder / model).read_bytes(), digest_size=8).hexdigest()
+    say(f"{title}: model file {digest}")
+    print(scarcity("relations", model, folder=host.folder), end="", flush=True)
 
 
 @contextlib.contextmanager
@@ -232,25 +230,31 @@ def run(folder: Path, clients: int, epsilon: float) -> None:
     say("four daemons")
     with running(hosts):
         wait_for("round 1", hosts, lambda: 1 in rounds_of(hub) and all(1 in rounds_of(host) for host in hosts[1:]))
-        show_model(hub.folder / "hub-data" / "model", "after round 1")
-        say(f"kill -9 of {victim.name}: {os.strerror(0) and victim.process and victim.process.pid}")
-        spent = victim.status()["epsilon_spent"]
+        show_model(hub, "after round 1")
+        spent = spendings(victim)
+        say(f"kill -9 of {victim.name}")
         victim.end(signal.SIGKILL)
         feed(hosts, routes, names, second=True)
         victim.start()
         wait_for("recovery", hosts, lambda: is_back(victim))
-        assert victim.status()["epsilon_spent"] == spent, "a crash must not change what was spent"
+        if spendings(victim) != spent:
+            raise FederationError(f"{victim.name}: a crash has changed what was spent")
         say(f"{victim.name} is back, with its ledgers as they were")
         wait_for("round 2", hosts, lambda: all({1, 2} <= rounds_of(host) for host in hosts))
-        show_model(hub.folder / "hub-data" / "model", "after round 2")
+        show_model(hub, "after round 2")
         for host in hosts:
             print(scarcity("outbox", "--config", "node.toml", "--verify", folder=host.folder).splitlines()[-1])
         for host in hosts:
             scarcity("stop", "--config", "node.toml", "--wait", folder=host.folder)
-            assert host.process is not None
-            status = host.process.wait(timeout=10)
-            assert status == 0, f"{host.name} ended with {status}: {host.last_words()}"
+            status = host.end(0)
+            if status != 0:
+                raise FederationError(f"{host.name} ended with {status}: {host.last_words()}")
     say(f"two models, one crash, four clean ends; all files were in {folder}")
+
+
+def spendings(host: Host) -> dict[str, float]:
+    """Return what each ledger of a host has spent."""
+    return {member["id"]: member["epsilon_spent"] for member in host.status()["members"]}
 
 
 def rounds_of(host: Host) -> set[int]:

@@ -84,9 +84,8 @@ class Wait:
         more = f" and {len(self.missing) - _MISSING_SHOWN} more" if len(self.missing) > _MISSING_SHOWN else ""
         left = "no deadline" if self.left_s is None else f"until {_span(self.left_s)} from now"
         whom = f": {names}{more}" if names else ""
-        return (
-            f"waiting for {self.what}, {self.have} of {self.need}{whom} (for {_span(self.since_s_ago)} already, {left})"
-        )
+        count = f", {self.have} of {self.need}" if self.need else ""
+        return f"waiting for {self.what}{count}{whom} (for {_span(self.since_s_ago)} already, {left})"
 
 
 @attrs.frozen(kw_only=True)

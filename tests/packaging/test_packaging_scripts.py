@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ("scripts/demo", "scripts/docs", "scripts/test", "scripts/screenshots", ".ci/run")
+SCRIPTS = ("scripts/demo", "scripts/local-federation", "scripts/docs", "scripts/test", "scripts/screenshots", ".ci/run")
 
 
 def _without_python() -> dict[str, str]:
