@@ -81,7 +81,9 @@ class ActorRef:
         """Deliver and return at once. To an actor that is gone the message becomes a dead letter.
 
         Raises:
-            MailboxFull: there is no room, and the mailbox's policy refuses.
+            MailboxFull: there is no room, and the mailbox's policy refuses; or `LinkFull`, to an actor of another node.
+            UnknownPeer: the node is not known to the transport.
+            BadMessage: it cannot travel to another node.
         """
         self._router.route_tell(self, message, sender)
 

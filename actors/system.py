@@ -157,8 +157,12 @@ class ActorSystem:
         return self._cells.get(path)
 
     def stop(self, ref: ActorRef) -> None:
-        """Ask an actor to accept nothing more, handle what waits and stop; without effect when it is gone."""
-        cell = self._cells.get(ref.address.path)
+        """Ask an actor to accept nothing more, handle what waits and stop; without effect when it is gone.
+
+        Raises:
+            UnknownActor: it is of another node, whose own system alone can stop it.
+        """
+        cell = self._cells.get(self._own(ref).address.path)
         if cell is not None:
             cell.stop()
 
@@ -194,17 +198,17 @@ class ActorSystem:
         """Return what an actor's mailbox has seen.
 
         Raises:
-            UnknownActor: the actor is gone.
+            UnknownActor: the actor is gone, or of another node.
         """
-        return self._find(ref).inbox.statistics()
+        return self._find(self._own(ref)).inbox.statistics()
 
     def actor_statistics(self, ref: ActorRef) -> ActorStatistics:
         """Return what there is to say about an actor: its incarnation, restarts, children and mailbox.
 
         Raises:
-            UnknownActor: the actor is gone.
+            UnknownActor: the actor is gone, or of another node.
         """
-        return self._find(ref).statistics()
+        return self._find(self._own(ref)).statistics()
 
     def route_tell(self, to: ActorRef, message: object, sender: ActorRef | None) -> None:
         """Deliver now (the seam behind `ActorRef.tell`)."""
@@ -287,10 +291,11 @@ class ActorSystem:
 
     def monitor(self, watcher: Cell, ref: ActorRef) -> None:
         """Let the watcher get one `Down` when the actor is gone, now when it is gone already."""
-        if ref.address.node != self.name and self._remote is not None:
+        own = ref.address.node == self.name
+        if not own and self._remote is not None:
             self._remote.monitor(watcher, ref)
             return
-        cell = self._cells.get(ref.address.path)
+        cell = self._cells.get(ref.address.path) if own else None
         if cell is None:
             watcher.control(Down(ref, "unknown"))
         else:
@@ -356,6 +361,12 @@ class ActorSystem:
         await cell.started.wait()
         if cell.failed_to_start:
             raise ActorStopped(f"{ref.address} did not start: {cell.error!r}") from cell.error
+        return ref
+
+    def _own(self, ref: ActorRef) -> ActorRef:
+        """Refuse what lives elsewhere: an actor here may have the same path."""
+        if ref.address.node != self.name:
+            raise UnknownActor(f"{ref.address} does not live at {self.name}")
         return ref
 
     def _find(self, ref: ActorRef) -> Cell:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import attrs
 import numpy as np
 import pytest
 
@@ -21,10 +22,11 @@ from actors.errors import (
     UnknownActor,
     UnknownPeer,
 )
+from actors.links import TcpTransport
 from actors.remote_peer import RemoteLimits
 from actors.trace import Returned
 from actors.transport import MemoryHub, MemoryTransport
-from tests.links_world import Authority, plain, until
+from tests.links_world import Authority, config, plain, until
 from tests.remote_world import (
     Desk,
     Fail,
@@ -496,6 +498,34 @@ async def test_a_system_refuses_the_transport_of_another_node() -> None:
         ActorSystem("a", transport=MemoryTransport("b", MemoryHub(("a", "b"))))
     with pytest.raises(BadSetting, match="asks_in"):
         RemoteLimits(asks_in=0)
+
+
+async def test_an_actor_of_another_node_is_not_taken_for_one_of_the_same_path_here() -> None:
+    guard = Guard()
+    foreign = ActorSystem("elsewhere").ref("desk")
+    async with memory_two() as two:
+        for system in (two.a, two.b):
+            await system.spawn(Desk, name="desk")
+        far, mine = two.far("desk"), two.a.ref("desk")
+        for call in (two.a.stop, two.a.mailbox_statistics, two.a.actor_statistics):
+            with pytest.raises(UnknownActor, match="does not live at a"):
+                call(far)
+        assert await mine.ask(Question("alive"), deadline=5) == "alive"
+        assert far != mine
+    async with ActorSystem("alone") as alone:
+        watcher = await alone.spawn(guard)
+        await alone.spawn(Desk, name="desk")
+        watcher.tell(Watch(foreign))
+        await until(lambda: guard.downs == [(foreign, "unknown")])
+
+
+async def test_a_transport_that_cannot_begin_is_the_error_of_the_block() -> None:
+    taken = TcpTransport(config("b"), plain("b"))
+    async with ActorSystem("b", transport=taken):
+        settings = attrs.evolve(config("a"), port=taken.port)
+        with pytest.raises(OSError, match="in use"):
+            async with ActorSystem("a", transport=TcpTransport(settings, plain("a"))):
+                raise AssertionError("it began")
 
 
 async def test_who_looks_at_links_sees_them_and_may_fail() -> None:
