@@ -12,7 +12,7 @@ all of them keep: a statement that may have left is said again in the same bytes
     sum-opened   basket, coordinator       the config of the sum it hosts    round and attempt
     sum-mark     client, basket            its Advertise, its Masked         scope, epoch, round, attempt (`sums`)
     aggregate    basket                    BasketReport or Absent            the statement, the vector (see `Outcome`)
-    aborted      coordinator               it is sent                        the signed Aborted
+    aborted      coordinator, basket       it is sent, or passed on          the signed Aborted
     model        all                       it is sent, passed on or merged   the signed Model
     ledger       client, coordinator       noise is drawn                    the ledger's record (`privacy_guard`)
     rows         client of mode none       its contribution is sent          the interval of rows; there is no ledger
@@ -190,6 +190,7 @@ class BasketPast:
         model: the newest model.
         receipts: the acknowledged contributions of all rounds, oldest first.
         proofs: packets of equivocations, pairwise.
+        aborted_round: the newest round that was given up, -1 before the first.
         closed: the newest round in which the buffer was closed, 0 before the first.
         used: client -> newest round of its contributions that are used up.
     """
@@ -200,13 +201,14 @@ class BasketPast:
     model: Packet | None = None
     receipts: tuple[Packet, ...] = ()
     proofs: tuple[Packet, ...] = ()
+    aborted_round: int = -1
     closed: int = 0
     used: Mapping[str, int] = attrs.field(factory=dict)
 
     @property
     def is_over(self) -> bool:
-        """Whether the newest round has its model."""
-        return self.config is not None and _round_of(self.model) >= _round_of(self.config)
+        """Whether the newest round has its model, or was given up."""
+        return self.config is not None and _round_of(self.config) <= max(_round_of(self.model), self.aborted_round)
 
     def replay(
         self, validator: Validator, buffer: UpdateBuffer[Packet], expected: Expected | None, now: float
@@ -252,6 +254,7 @@ def basket_past(journal: Journal) -> BasketPast:
         _newest(_packets(journal, MODEL)),
         _packets(journal, RECEIPT),
         _packets(journal, EQUIVOCATION),
+        max((packet.header.round_id for packet in _packets(journal, ABORTED)), default=-1),
         max((outcome.round_id for outcome in outcomes if outcome.taken is not None), default=0),
         used,
     )
