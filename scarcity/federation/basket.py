@@ -181,7 +181,7 @@ class BasketCore:
         self._buffer: UpdateBuffer[Packet] = UpdateBuffer(settings.max_staleness, settings.half_life_rounds)
         self._round: _Round | None = None
         self._last_round = 0
-        self._aborted_round = -1
+        self._aborted_round = 0
         self._roster_packet: Packet | None = None
         self._model_packet: Packet | None = None
         self._expected: Expected | None = None
@@ -560,7 +560,7 @@ class BasketCore:
         A round that was given up is kept back: a member that lost its memory would pay for it in vain.
         """
         config = self._round.packet if self._round is not None else None
-        if self._last_round == self._aborted_round:
+        if self._last_round == self._aborted_round > 0:
             config = None
         known = (self._roster_packet, config, self._model_packet)
         return [Send(sender, packet) for packet in known if packet is not None]

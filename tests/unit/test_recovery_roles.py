@@ -371,9 +371,19 @@ def test_an_outcome_is_read_back_as_it_was(total: Any) -> None:
     packet = world.say("basket/a", BasketReport(2.5, 2, 0.125), 3, to=COORDINATOR)
     outcome = Outcome(packet, Aggregate(total, 2.5, 2, "average", 0.125), (("a1", 2), ("a2", 3)))
     config = statement("config", world.say(COORDINATOR, RoundConfig(*some_terms(world)), 3, to="basket/a"))
-    past = basket_past({"aggregate": [outcome.entry().payload], "config": [config.payload]})
+    past = basket_past({"aggregate": [outcome.entry().payload], "config": [config.payload]}, 2)
     assert past.outcome == outcome
     assert (past.closed, past.used) == (3, {"a1": 2, "a2": 3})
+
+
+def test_receipts_that_can_no_longer_count_are_not_read() -> None:
+    world = world_of("local")
+    release = Release(b"", np.array([1, 2, 3, 4]), 1)
+    rounds = [1, 1, 2, 4, 3, 5, 6, 6, 8, 7, 9, 10]
+    receipts = [encode_packet(world.say("a1", release, at, to="basket/a")) for at in rounds]
+    config = statement("config", world.say(COORDINATOR, RoundConfig(*some_terms(world)), 10, to="basket/a"))
+    past = basket_past({"receipt": receipts, "config": [config.payload]}, 2)
+    assert [packet.header.round_id for packet in past.receipts] == [5, 6, 6, 8, 7, 9, 10]
 
 
 def some_terms(world: World) -> tuple[Any, ...]:
