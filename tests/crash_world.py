@@ -2,8 +2,8 @@
 
 Every effect is carried out by itself. Before each Persist and Send and at the end of a call lies a crash point; points
 are numbered through a run, which is a function of its seed and of the crashes so far, so a crash is (point, seconds
-until it is up again). What was on its way to a dead member is lost, and so are its timers and its memory; its disk is
-not. Each life has secrets and noise of its own.
+until it is up again, whether what it had sent is lost with it). What was on its way to a dead member is lost, and so
+are its timers and its memory; its disk is not. Each life has secrets and noise of its own.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _ROWS_A_ROUND = 12
 DURATIONS = {"gossip_s": 1.0, "ready_s": 2.0, "close_s": 2.0, "deadline_s": 4.0, "stage_s": 2.0}
 _LONGEST_S = 400.0
 
-Crash = tuple[int, float]
+Crash = tuple[int, float, bool]
 
 
 @attrs.frozen
@@ -151,7 +151,7 @@ class CrashWorld(Pump):
         self.sent: list[Sent] = []
         self.lives: defaultdict[str, int] = defaultdict(int)
         self.died: list[str] = []
-        self._crashes = dict(crashes)
+        self._crashes = {point: (down_s, is_lost) for point, down_s, is_lost in crashes}
         self._calm_after = calm_after
         self._interval_s = interval_s
         settings = round_settings({"mode": case.mode, "unit": case.unit, **DURATIONS, **case.settings})
@@ -212,13 +212,15 @@ class CrashWorld(Pump):
             self._crashes.clear()
 
     def _dies(self, member_id: str) -> bool:
-        down_s = self._crashes.get(self.point)
+        crash = self._crashes.get(self.point)
         self.point += 1
-        if down_s is None:
+        if crash is None:
             return False
+        down_s, is_lost = crash
         self.died.append(member_id)
         del self._cores[member_id]
-        self._queue = type(self._queue)(item for item in self._queue if item[1] != member_id)
+        on_the_way = [item for item in self._queue if item[1] != member_id]
+        self._queue = type(self._queue)(item for item in on_the_way if not (is_lost and item[0] == member_id))
         for place in [place for place in self._timers if place[0] == member_id]:
             del self._timers[place]
         self._arm(member_id, SetTimer(_RESTART, self.now + down_s))

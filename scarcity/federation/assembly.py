@@ -287,7 +287,7 @@ class Assembly:
             operator_key=operator_key,
             limits=self.limits,
             marks=marks_of(left.get(MARK, ())),
-            past=basket_past(left),
+            past=basket_past(left, self.settings.max_staleness),
         )
 
     def coordinator(

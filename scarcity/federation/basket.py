@@ -94,7 +94,7 @@ from scarcity.federation.packets import (
     basket_scope,
 )
 from scarcity.federation.privacy_guard import MAX_DIMENSION, noise_fault
-from scarcity.federation.recovery import CONFIG, MODEL, RECEIPT, BasketPast, Outcome, statement, sum_opened
+from scarcity.federation.recovery import ABORTED, CONFIG, MODEL, RECEIPT, BasketPast, Outcome, statement, sum_opened
 from scarcity.federation.roster import COORDINATOR, Member, Roster, basket_id
 from scarcity.federation.scheduler import Verdict
 from scarcity.federation.secure_aggregation import EpochKeys
@@ -181,6 +181,7 @@ class BasketCore:
         self._buffer: UpdateBuffer[Packet] = UpdateBuffer(settings.max_staleness, settings.half_life_rounds)
         self._round: _Round | None = None
         self._last_round = 0
+        self._aborted_round = 0
         self._roster_packet: Packet | None = None
         self._model_packet: Packet | None = None
         self._expected: Expected | None = None
@@ -214,6 +215,7 @@ class BasketCore:
             self._gossip.offer(packet)
         if past.is_over:
             self._leave_round()
+            self._aborted_round = past.aborted_round
         elif past.outcome is not None:
             held.aggregate, held.said = past.outcome.aggregate, past.outcome.statement
             held.state = BasketState.ABSENT if held.aggregate is None else BasketState.REPORTED
@@ -549,7 +551,8 @@ class BasketCore:
         if self._round is None or packet.header.round_id != self._round.round_id:
             return []
         self._leave_round()
-        return self._to_members(packet)
+        self._aborted_round = packet.header.round_id
+        return [Persist(statement(ABORTED, packet)), *self._to_members(packet)]
 
     def _leave_round(self) -> None:
         """Keep the config, so that late members can be told, but wait for nothing any more."""
@@ -557,8 +560,13 @@ class BasketCore:
             self._round.state = BasketState.IDLE
 
     def _on_model_request(self, _packet: Packet, sender: str, _now: float) -> list[Effect]:
-        """Tell a member what it missed: roster, last model, open round, in the order in which it can use them."""
+        """Tell a member what it missed: roster, newest round, last model, in the order in which it can use them.
+
+        A round that was given up is kept back: a member that lost its memory would pay for it in vain.
+        """
         config = self._round.packet if self._round is not None else None
+        if self._last_round == self._aborted_round > 0:
+            config = None
         known = (self._roster_packet, config, self._model_packet)
         return [Send(sender, packet) for packet in known if packet is not None]
 

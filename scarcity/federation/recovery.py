@@ -12,7 +12,7 @@ all of them keep: a statement that may have left is said again in the same bytes
     sum-opened   basket, coordinator       the config of the sum it hosts    round and attempt
     sum-mark     client, basket            its Advertise, its Masked         scope, epoch, round, attempt (`sums`)
     aggregate    basket                    BasketReport or Absent            the statement, the vector (see `Outcome`)
-    aborted      coordinator               it is sent                        the signed Aborted
+    aborted      coordinator, basket       it is sent, or passed on          the signed Aborted
     model        all                       it is sent, passed on or merged   the signed Model
     ledger       client, coordinator       noise is drawn                    the ledger's record (`privacy_guard`)
     rows         client of mode none       its contribution is sent          the interval of rows; there is no ledger
@@ -25,7 +25,7 @@ does not decode is damage, and raises.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -75,8 +75,11 @@ def _read(kind: str, decode: Any, payload: bytes) -> Any:
         raise LedgerCorrupt(f"the journal's record of kind {kind!r} cannot be read: {error}") from error
 
 
-def _newest(packets: Iterable[Packet]) -> Packet | None:
-    return max(packets, key=lambda packet: packet.header.round_id, default=None)
+def _last(journal: Journal, kind: str) -> Packet | None:
+    """Return the newest statement of a kind: roles say them in the order of rounds, so the others need no reading."""
+    kept = journal.get(kind, ())
+    packet: Packet | None = _read(kind, decode_packet, kept[-1]) if kept else None
+    return packet
 
 
 def _round_of(packet: Packet | None) -> int:
@@ -117,7 +120,11 @@ class ClientPast:
     @property
     def last_round(self) -> int:
         """The newest round that is over for this client: an older one is not entered again."""
-        return max(_round_of(_newest(self.models)), _round_of(self.contribution) - 1, _round_of(self.declined) - 1)
+        return max(
+            _round_of(self.models[-1] if self.models else None),
+            _round_of(self.contribution) - 1,
+            _round_of(self.declined) - 1,
+        )
 
 
 def client_past(journal: Journal) -> ClientPast:
@@ -126,9 +133,7 @@ def client_past(journal: Journal) -> ClientPast:
     Raises:
         LedgerCorrupt: a record cannot be read.
     """
-    return ClientPast(
-        _newest(_packets(journal, CONTRIBUTION)), _newest(_packets(journal, DECLINED)), _packets(journal, MODEL)
-    )
+    return ClientPast(_last(journal, CONTRIBUTION), _last(journal, DECLINED), _packets(journal, MODEL))
 
 
 @attrs.frozen
@@ -188,8 +193,9 @@ class BasketPast:
         outcome: of that round, None while it is open.
         sum_opened: whether that round's sum inside the basket was begun.
         model: the newest model.
-        receipts: the acknowledged contributions of all rounds, oldest first.
+        receipts: the acknowledged contributions that may still count, oldest first.
         proofs: packets of equivocations, pairwise.
+        aborted_round: the newest round that was given up, 0 before the first.
         closed: the newest round in which the buffer was closed, 0 before the first.
         used: client -> newest round of its contributions that are used up.
     """
@@ -200,13 +206,14 @@ class BasketPast:
     model: Packet | None = None
     receipts: tuple[Packet, ...] = ()
     proofs: tuple[Packet, ...] = ()
+    aborted_round: int = 0
     closed: int = 0
     used: Mapping[str, int] = attrs.field(factory=dict)
 
     @property
     def is_over(self) -> bool:
-        """Whether the newest round has its model."""
-        return self.config is not None and _round_of(self.model) >= _round_of(self.config)
+        """Whether the newest round has its model, or was given up."""
+        return self.config is not None and _round_of(self.config) <= max(_round_of(self.model), self.aborted_round)
 
     def replay(
         self, validator: Validator, buffer: UpdateBuffer[Packet], expected: Expected | None, now: float
@@ -233,13 +240,17 @@ class BasketPast:
         return again
 
 
-def basket_past(journal: Journal) -> BasketPast:
+def basket_past(journal: Journal, max_staleness: int) -> BasketPast:
     """Read a basket's journal (the marks of Layer 2 have a reader of their own).
+
+    Args:
+        journal: the basket's.
+        max_staleness: rounds after which a contribution is worthless; older receipts are left out.
 
     Raises:
         LedgerCorrupt: a record cannot be read.
     """
-    config = _newest(_packets(journal, CONFIG))
+    config = _last(journal, CONFIG)
     outcomes = [_read(OUTCOME, _outcome, payload) for payload in journal.get(OUTCOME, ())]
     used: dict[str, int] = {}
     for outcome in outcomes:
@@ -249,12 +260,28 @@ def basket_past(journal: Journal) -> BasketPast:
         config,
         next((outcome for outcome in reversed(outcomes) if outcome.round_id == _round_of(config)), None),
         any(round_id == _round_of(config) for round_id, _ in _sums_opened(journal)),
-        _newest(_packets(journal, MODEL)),
-        _packets(journal, RECEIPT),
+        _last(journal, MODEL),
+        _receipts(journal, _round_of(config) - 2 * max_staleness - 1),
         _packets(journal, EQUIVOCATION),
+        _round_of(_last(journal, ABORTED)),
         max((outcome.round_id for outcome in outcomes if outcome.taken is not None), default=0),
         used,
     )
+
+
+def _receipts(journal: Journal, oldest: int) -> tuple[Packet, ...]:
+    """Return the receipts from the end back to the first that is older than `oldest`.
+
+    A receipt was written while its round was at most max_staleness old, or one ahead: what lies before a receipt of two
+    times that age is stale.
+    """
+    found: list[Packet] = []
+    for payload in reversed(journal.get(RECEIPT, ())):
+        packet: Packet = _read(RECEIPT, decode_packet, payload)
+        if packet.header.round_id < oldest:
+            break
+        found.append(packet)
+    return tuple(reversed(found))
 
 
 def _sums_opened(journal: Journal) -> list[tuple[int, int]]:
@@ -292,12 +319,11 @@ def coordinator_past(journal: Journal) -> CoordinatorPast:
     Raises:
         LedgerCorrupt: a record cannot be read.
     """
-    configs = _packets(journal, CONFIG)
-    newest = _newest(configs)
+    newest = _last(journal, CONFIG)
     return CoordinatorPast(
         newest,
-        len({packet.header.round_id for packet in configs}),
+        len(journal.get(CONFIG, ())),
         1 + max((attempt for round_id, attempt in _sums_opened(journal) if round_id == _round_of(newest)), default=-1),
-        _newest(_packets(journal, MODEL)),
-        _newest(_packets(journal, ABORTED)),
+        _last(journal, MODEL),
+        _last(journal, ABORTED),
     )

@@ -17,8 +17,8 @@ NAMES = [case.name for case in CASES]
 _STRIDE = 4
 
 
-def single(case: Case, point: int, down_s: float) -> None:
-    world = CrashWorld(case, [(point, down_s)]).play()
+def single(case: Case, point: int, down_s: float, is_lost: bool) -> None:
+    world = CrashWorld(case, [(point, down_s, is_lost)]).play()
     check(world)
     assert world.died, f"there is no point {point}"
     made = models(world)
@@ -50,18 +50,20 @@ def test_without_a_crash_both_rounds_have_their_models(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
 def test_a_crash_at_any_point_of_a_round_breaks_no_law_and_the_next_round_has_everybody(case: Case) -> None:
     for point in range(CASES.index(case) % _STRIDE, num_points(case), _STRIDE):
-        single(case, point, (0.0, 1.5)[point % 2])
+        single(case, point, (0.0, 1.5)[point % 2], point % 3 == 0)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("is_lost", [False, True], ids=["what it sent arrives", "what it sent is lost"])
 @pytest.mark.parametrize("down_s", [0.0, 1.5, 7.0])
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_a_crash_at_every_point_of_a_round_breaks_no_law(case: Case, down_s: float) -> None:
+def test_a_crash_at_every_point_of_a_round_breaks_no_law(case: Case, down_s: float, is_lost: bool) -> None:
     for point in range(num_points(case)):
-        single(case, point, down_s)
+        single(case, point, down_s, is_lost)
 
 
-CRASHES = st.lists(st.tuples(st.integers(0, 700), st.sampled_from([0.0, 0.5, 1.5, 3.0, 9.0])), min_size=1, max_size=6)
+CRASH = st.tuples(st.integers(0, 700), st.sampled_from([0.0, 0.5, 1.5, 3.0, 9.0]), st.booleans())
+CRASHES = st.lists(CRASH, min_size=1, max_size=6)
 
 
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
@@ -69,9 +71,18 @@ def test_crashes_over_two_rounds_break_no_law_and_the_third_round_has_everybody(
     @settings(max_examples=6)
     @given(CRASHES)
     # A client that had refused the model of a round it knew nothing of was never given it again.
-    @example([(460, 3.0), (667, 3.0), (214, 0.0), (499, 0.0)])
-    @example([(43, 0.5), (442, 1.5), (416, 3.0), (452, 3.0), (672, 9.0), (631, 3.0)])
-    @example([(151, 9.0), (110, 3.0), (324, 9.0), (430, 1.5), (349, 1.5)])
+    @example([(460, 3.0, False), (667, 3.0, False), (214, 0.0, False), (499, 0.0, False)])
+    @example(
+        [
+            (43, 0.5, False),
+            (442, 1.5, False),
+            (416, 3.0, False),
+            (452, 3.0, False),
+            (672, 9.0, False),
+            (631, 3.0, False),
+        ]
+    )
+    @example([(151, 9.0, False), (110, 3.0, False), (324, 9.0, False), (430, 1.5, False), (349, 1.5, False)])
     def crash(crashes: list[Crash]) -> None:
         calm_down(case, crashes)
 

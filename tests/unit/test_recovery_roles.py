@@ -18,6 +18,7 @@ from scarcity.federation.packets import (
     Aborted,
     Absent,
     Ack,
+    Aggregate,
     BasketReport,
     Declined,
     Model,
@@ -29,6 +30,7 @@ from scarcity.federation.packets import (
     SecureSum,
 )
 from scarcity.federation.privacy_guard import LEDGER, PrivacyFilter, event_of
+from scarcity.federation.recovery import Outcome, basket_past, statement
 from scarcity.federation.roster import COORDINATOR
 from scarcity.federation.secure_aggregation import SumConfigMessage, decode
 from sim.chance import reproducible_entropy
@@ -349,6 +351,44 @@ def test_a_restarted_basket_takes_no_second_config_for_its_round() -> None:
     other = attrs.evolve(config.body, model_hash=b"x" * 32)
     effects = again.receive(world.say(COORDINATOR, other, 1, to="basket/a"), COORDINATOR, 0.0)
     assert "equivocation" in effects[-1].reason
+
+
+def test_a_round_that_was_given_up_is_shown_to_no_member_again() -> None:
+    world = world_of("local")
+    world.open()
+    world.close()
+    again = basket_again(world)
+    effects = start(world, "basket/a", again)
+    assert again.state is BasketState.IDLE
+    assert said(effects, RoundConfig) == []
+    start(world, "a1", client_again(world))
+    assert world.clients["a1"].state is ClientState.IDLE
+
+
+@pytest.mark.parametrize("total", [np.array([1, -(2**62)]), np.array([0.5, -1e300])], ids=["integers", "reals"])
+def test_an_outcome_is_read_back_as_it_was(total: Any) -> None:
+    world = world_of("local")
+    packet = world.say("basket/a", BasketReport(2.5, 2, 0.125), 3, to=COORDINATOR)
+    outcome = Outcome(packet, Aggregate(total, 2.5, 2, "average", 0.125), (("a1", 2), ("a2", 3)))
+    config = statement("config", world.say(COORDINATOR, RoundConfig(*some_terms(world)), 3, to="basket/a"))
+    past = basket_past({"aggregate": [outcome.entry().payload], "config": [config.payload]}, 2)
+    assert past.outcome == outcome
+    assert (past.closed, past.used) == (3, {"a1": 2, "a2": 3})
+
+
+def test_receipts_that_can_no_longer_count_are_not_read() -> None:
+    world = world_of("local")
+    release = Release(b"", np.array([1, 2, 3, 4]), 1)
+    rounds = [1, 1, 2, 4, 3, 5, 6, 6, 8, 7, 9, 10]
+    receipts = [encode_packet(world.say("a1", release, at, to="basket/a")) for at in rounds]
+    config = statement("config", world.say(COORDINATOR, RoundConfig(*some_terms(world)), 10, to="basket/a"))
+    past = basket_past({"receipt": receipts, "config": [config.payload]}, 2)
+    assert [packet.header.round_id for packet in past.receipts] == [5, 6, 6, 8, 7, 9, 10]
+
+
+def some_terms(world: World) -> tuple[Any, ...]:
+    terms, root = world.terms, world.seats.roster.root
+    return (world.assembly.settings, terms.noise, b"", 4, root, b"", terms.layer2_noise)
 
 
 # A client.
