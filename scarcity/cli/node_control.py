@@ -11,12 +11,15 @@ import click
 
 from scarcity.cli.main import STATUS_FAILED
 from scarcity.cli.options import FILE
+from scarcity.errors import ConfigError
+from scarcity.node.awaited import Goal, wait_until
 from scarcity.node.config import read_node_config
 from scarcity.node.control import ask_control, stop_and_wait
 from scarcity.node.status import NodeStatus, render
 
 CONTROL: Final = "control.sock"
 _WATCH_S: Final = 2.0
+_WAIT_S: Final = 60.0
 _CONFIG: Final = click.option("--config", required=True, type=FILE, metavar="FILE", help="The node's TOML file.")
 
 
@@ -24,12 +27,39 @@ _CONFIG: Final = click.option("--config", required=True, type=FILE, metavar="FIL
 @_CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--watch", is_flag=True, help="Show it anew every 2 s, until Ctrl-C.")
-def status(config: Path, *, as_json: bool, watch: bool) -> None:
+@click.option(
+    "--wait-round", type=click.IntRange(min=1), metavar="N", help="First wait for a model of round N or later."
+)
+@click.option("--wait-epoch", type=click.IntRange(min=1), metavar="N", help="First wait for the roster of epoch N.")
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="S",
+    help=f"Longest wait for either, in seconds.  [default: {_WAIT_S:g}]",
+)  # fmt: skip
+def status(
+    config: Path,
+    *,
+    as_json: bool,
+    watch: bool,
+    wait_round: int | None,
+    wait_epoch: int | None,
+    timeout_s: float | None,
+) -> None:
     """Show what a node is doing: who is linked, what each member waits for, from whom and until when.
 
-    Status: 0 done, 1 no daemon runs, 2 wrong use.
+    With --wait-round or --wait-epoch, for scripts, it waits first, for a daemon that is about to start too, and says
+    on standard error what for.
+
+    Status: 0 done, 1 no daemon runs or what is waited for did not come in time, 2 wrong use.
     """
+    goal = Goal(wait_round, wait_epoch)
+    if goal == Goal() and timeout_s is not None:
+        raise ConfigError("--timeout: there is nothing to wait for; give --wait-round N or --wait-epoch N")
     path = read_node_config(config).data_dir / CONTROL
+    if goal != Goal():
+        limit_s = _WAIT_S if timeout_s is None else timeout_s
+        wait_until(
+            lambda: ask_control(path, "status"), goal, timeout_s=limit_s, say=lambda text: click.echo(text, err=True)
+        )
     while True:
         said = ask_control(path, "status")
         text = json.dumps(said, indent=None if watch else 2) + "\n" if as_json else render(NodeStatus.from_json(said))

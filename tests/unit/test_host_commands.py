@@ -165,6 +165,31 @@ def test_status_is_shown_as_text_and_as_json(
     assert asked == ["status", "status", "stop"]
 
 
+def test_a_wait_that_ends_is_followed_by_the_status(
+    config: Path, asked: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("status", "--config", config, "--wait-epoch", 1) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("node spoke of kenya-health, epoch 1, up 10 s")
+    assert captured.err == ""
+    assert set(asked) == {"status"}
+
+
+def test_a_wait_in_vain_is_status_1_with_the_reason(
+    config: Path, asked: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("status", "--config", config, "--wait-round", 1, "--timeout", 0) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("scarcity: not reached within 0 s: waiting for a model of round 1 or later; ")
+    assert asked == ["status"]
+
+
+def test_a_timeout_needs_something_to_wait_for(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("status", "--config", config, "--timeout", 5) == 2
+    assert "give --wait-round N or --wait-epoch N" in capsys.readouterr().err
+
+
 def test_stop_wait_gives_up_at_its_deadline(config: Path, asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run("stop", "--config", config, "--wait", "--timeout", 0.05) == 1
     assert capsys.readouterr().err == "scarcity: still there after 0.05 s\n"
