@@ -148,6 +148,7 @@ class CrashWorld(Pump):
         self.rounds = rounds
         self.point = 0
         self.points_at_round: dict[int, int] = {}  # round -> the point at which its config was on the disk
+        self.points_at_end: dict[int, int] = {}  # round -> the point at which its model was
         self.sent: list[Sent] = []
         self.lives: defaultdict[str, int] = defaultdict(int)
         self.died: list[str] = []
@@ -208,6 +209,8 @@ class CrashWorld(Pump):
     def _note(self, entry: Entry) -> None:
         if entry.kind == "config":
             self.points_at_round[int(entry.key)] = self.point
+        if entry.kind == "model":
+            self.points_at_end[int(entry.key)] = self.point
         if entry.kind in ("model", "aborted") and int(entry.key) >= self._calm_after:
             self._crashes.clear()
 

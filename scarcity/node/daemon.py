@@ -28,9 +28,10 @@ from scarcity.federation.codec import decode_packet
 from scarcity.federation.coordinator import CoordinatorCore
 from scarcity.federation.effects import Event, ModelAccepted, ModelMade, Reject
 from scarcity.federation.packets import Model
+from scarcity.federation.recovery import MODEL as MODELS
 from scarcity.node.control import serve_control
 from scarcity.node.deployment import Deployment, require_seated
-from scarcity.node.directory import SignedDirectory, parse_address, read_directory
+from scarcity.node.directory import SignedDirectory, instant, parse_address, read_directory
 from scarcity.node.events import describe, round_of
 from scarcity.node.journal import JournalStore, SqliteJournal, member_journal
 from scarcity.node.outbox import Outbox
@@ -101,6 +102,7 @@ class NodeDaemon:
         self._members: dict[str, Member] = {}
         self._seen = Seen(anyio.current_time)
         self._stop = anyio.Event()
+        self._end: FederationError | None = None
         self._started_at = 0.0
         self._listening = ""
         self._system: ActorSystem
@@ -136,6 +138,8 @@ class NodeDaemon:
                 await self._stop.wait()
                 log.info("%s finishes", self._config.name)
                 group.cancel_scope.cancel()
+        if self._end is not None:
+            raise self._end
         if system.failures:
             failure = system.failures[-1]
             raise FederationError(f"member {failure.ref.address.path} is down: {failure.error}") from failure.error
@@ -219,9 +223,12 @@ class NodeDaemon:
     def _journal_of(self, member_id: str) -> JournalStore:
         return member_journal(self._journal, member_id, self._deployment.ledger_keys[member_id])
 
-    def _known_models(self, roles: Roles) -> list[Model]:
-        payloads = [data for name in roles.member_ids for _, data in self._journal_of(name).entries("model")]
-        return [packet.body for packet in map(decode_packet, payloads) if isinstance(packet.body, Model)]
+    def _known_models(self, roles: Roles) -> Iterator[Model]:
+        for name in roles.member_ids:
+            for _, data in self._journal_of(name).entries(MODELS):
+                body = decode_packet(data).body
+                if isinstance(body, Model):
+                    yield body
 
     # Who is where.
 
@@ -243,7 +250,7 @@ class NodeDaemon:
         """Adopt a newer directory as soon as its file is there; links to who is not on it end at once."""
         path = self._config.roster
         known = _stamp(path)
-        while True:
+        while not self._expired():
             await anyio.sleep(_WATCH_S)
             if (stamp := _stamp(path)) == known:
                 continue
@@ -252,6 +259,15 @@ class NodeDaemon:
                 self._adopt(read_directory(path, self._config.federation.operator_key, self._wall()))
             except ConfigError as error:
                 log.warning("epoch %d stays in force: %s", self._signed.directory.epoch, error)
+
+    def _expired(self) -> bool:
+        """End the daemon when the directory is no longer valid: who is revoked in a newer one is not known here."""
+        expires_at, epoch = self._signed.directory.roster.expires_at, self._signed.directory.epoch
+        if self._wall() < expires_at:
+            return False
+        self._end = ConfigError(f"{self._config.roster}: epoch {epoch} expired on {instant(expires_at)}")
+        self.stop()
+        return True
 
     def _adopt(self, signed: SignedDirectory) -> None:
         directory = signed.directory

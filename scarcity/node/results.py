@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import scarcity
+from scarcity.engine import Moments
 from scarcity.engine.vector import Form
 from scarcity.federation.packets import Model, TrustMode
 from scarcity.federation.reconciler import model_moments
@@ -22,7 +23,7 @@ class Results:
         federation: schema and settings.
         form: layout of the vectors.
         roster: how many take part.
-        models: what earlier runs accepted, in any order, the same ones several times or not.
+        models: what earlier runs accepted, the same ones several times or not; read one by one.
     """
 
     def __init__(
@@ -32,12 +33,15 @@ class Results:
         self._federation = federation
         self._form: Form = form
         self._roster = roster
-        self._models = {model.round_id: model for model in models}
+        self._rounds: set[int] = set()
+        self._sum: Moments | None = None  # not the models: a federation that runs for years has thousands
+        for model in models:
+            self._add(model)
 
     @property
     def rounds(self) -> tuple[int, ...]:
-        """The rounds whose models are in the file."""
-        return tuple(sorted(self._models))
+        """The rounds whose models are in the sum."""
+        return tuple(sorted(self._rounds))
 
     def keep(self, model: Model) -> bool:
         """Add a model and write the file; return whether it was new.
@@ -45,12 +49,19 @@ class Results:
         Raises:
             ConfigError: the file cannot be written; what it held is unchanged.
         """
-        if model.round_id in self._models:
+        if not self._add(model):
             return False
-        self._models[model.round_id] = model
-        moments = model_moments(self._federation.schema, self._form, [self._models[r] for r in self.rounds])
-        assert moments is not None, "there is a model"
-        write_model(ModelFile(moments, self._provenance()), self.path, "model")
+        assert self._sum is not None, "a model was added"
+        write_model(ModelFile(self._sum, self._provenance()), self.path, "model")
+        return True
+
+    def _add(self, model: Model) -> bool:
+        if model.round_id in self._rounds:
+            return False
+        self._rounds.add(model.round_id)
+        one = model_moments(self._federation.schema, self._form, [model])
+        assert one is not None, "a model has moments"
+        self._sum = one if self._sum is None else self._sum + one
         return True
 
     def _provenance(self) -> Provenance:
@@ -67,6 +78,6 @@ class Results:
             delta=float(budget.delta) if protected else 0.0,
             clients=sum(len(self._roster.clients_of(domain)) for domain in domains),
             baskets=len(domains),
-            rounds=len(self._models),
+            rounds=len(self._rounds),
             reproducible=False,
         )

@@ -47,7 +47,7 @@ class Host:
         self._lives = itertools.count(1)
         self.journals: dict[str, Any] = {}
         for member in world.cores:
-            part = member_journal(journal, member)
+            part = member_journal(journal, member, member.encode().ljust(32, b"."))
             self.journals[member] = Failing(part, fails_at if member == victim else 0)
         self.refs: dict[str, Any] = {}
         self.made: list[ModelMade] = []
