@@ -35,11 +35,14 @@ def node(context: click.Context, path: Path, check: bool, backend: str) -> None:
     config = read_node_config(path)
     deployment = open_deployment(config, time.time())
     if check:
+        deployment.transport()
+        rows = ", ".join(f"{name} {count}" for name, count in deployment.rows().items())
         members = ", ".join(sorted(deployment.member_keys))
         click.echo(
             f"{path}: node {config.name} of {deployment.directory.federation}, epoch "
             f"{deployment.directory.epoch}, hosts {members}; nothing is wrong with its files"
         )
+        click.echo(f"rows of its clients so far: {rows or 'it has no client'}")
         return
     repeats = configure_logs(config.log_format)
     if anyio.run(serve, deployment, lambda: repeats.num_suppressed, backend=backend):

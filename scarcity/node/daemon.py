@@ -1,7 +1,7 @@
 """One host's daemon: its members as supervised actors, its links, its journal and outbox, and who may ask it things.
 
-What happens, in order: journal and outbox are opened, the control socket answers, links come up, members start from
-what the journal holds. A member whose journal or file of rows fails starts again a few times; when that does not help
+What happens, in order: journal and outbox are opened, links come up, members start from what the journal holds, the
+control socket answers. A member whose journal or file of rows fails starts again a few times; when that does not help
 the daemon ends, with the cause, and the host's service manager decides. When it is stopped, members handle what waits,
 links say goodbye, files are closed.
 """
@@ -22,7 +22,7 @@ import anyio.abc
 
 from actors import Actor, ActorRef, ActorSystem, Context, Down, Restart, handles
 from actors.errors import ActorStopped, BadSetting
-from actors.links import TcpConfig, TcpTransport
+from actors.links import TcpTransport
 from scarcity.errors import ConfigError, FederationError
 from scarcity.federation.codec import decode_packet
 from scarcity.federation.coordinator import CoordinatorCore
@@ -131,8 +131,8 @@ class NodeDaemon:
         data_dir = self._config.data_dir
         with self._files(data_dir):
             async with self._linked() as system, anyio.create_task_group() as group:
-                await group.start(serve_control, data_dir / CONTROL, self._answer)
                 await self._spawn_all(system)
+                await group.start(serve_control, data_dir / CONTROL, self._answer)
                 group.start_soon(self._watch_directory)
                 log.info("%s is up with %d members", self._config.name, len(self._members))
                 await self._stop.wait()
@@ -170,19 +170,10 @@ class NodeDaemon:
     @asynccontextmanager
     async def _linked(self) -> AsyncIterator[ActorSystem]:
         """Bring up links and the system of actors on them."""
-        config, directory = self._config, self._signed.directory
-        host, port = config.listen
+        config, (host, port) = self._config, self._config.listen
         async with contextlib.AsyncExitStack() as stack:
             try:
-                tcp = TcpConfig(
-                    node=config.name,
-                    federation=directory.federation,
-                    key=directory.entry(config.name).key,
-                    peers=directory.peers(),
-                    host=host,
-                    port=port,
-                )
-                self._transport = TcpTransport(tcp, self._deployment.security())
+                self._transport = self._deployment.transport()
                 self._dial_all()
                 system = ActorSystem(config.name, transport=self._transport, on_link=self._seen.link)
                 self._system = await stack.enter_async_context(system)
@@ -200,12 +191,24 @@ class NodeDaemon:
         roles = Roles(self._deployment, self._journal)
         path = self._config.data_dir / MODEL
         self._results = Results(path, federation, form_of(federation), roster, self._known_models(roles))
-        for name in roles.member_ids:
-            member = self._members[name] = Member(name, roster.member(name).role)
+        self._members = {name: Member(name, roster.member(name).role) for name in roles.member_ids}
+        failures: list[Exception] = []
+
+        async def spawn(member: Member) -> None:
             try:
-                member.ref = await system.spawn(self._factory(member, roles), name=name)
+                member.ref = await system.spawn(self._factory(member, roles), name=member.id)
             except ActorStopped as error:
-                raise FederationError(f"member {name} does not start: {error.__cause__ or error}") from error
+                failures.append(FederationError(f"member {member.id} does not start: {error.__cause__ or error}"))
+            except Exception as error:  # noqa: BLE001 - raised again below, not wrapped in the group's own exception
+                failures.append(error)
+
+        # All at once: each has a mailbox before any of them, or a peer, can say a word to it. One after the other, a
+        # first round waits as long as it may for a basket that has asked a coordinator that was not there yet.
+        async with anyio.create_task_group() as group:
+            for member in self._members.values():
+                group.start_soon(spawn, member)
+        if failures:
+            raise failures[0]
         refs = tuple(member.ref for member in self._members.values() if member.ref is not None)
         await system.spawn(KeeperActor(refs, self.stop), name="keeper")
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import attrs
 from nacl.signing import SigningKey
 
-from actors.links import Files, MutualTls, Plaintext, Security
+from actors.errors import BadSetting
+from actors.links import Files, MutualTls, Plaintext, Security, TcpConfig, TcpTransport
 from scarcity.errors import ConfigError
 from scarcity.federation.basket import BasketManager
 from scarcity.federation.roster import COORDINATOR, Roster, basket_id
@@ -21,6 +22,7 @@ from scarcity.federation.transport import Reach, refuse_unsafe
 from scarcity.node.config import NodeConfig
 from scarcity.node.directory import Directory, SignedDirectory, read_directory
 from scarcity.node.keys import read_ledger_key, read_private_key
+from scarcity.node.tail import TailedRows
 
 
 @attrs.frozen
@@ -63,6 +65,37 @@ class Deployment:
         assert config.certificate is not None, "a config for mtls names a certificate"
         assert config.authority is not None, "and an authority"
         return MutualTls(Files(config.certificate, config.key, config.authority))
+
+    def transport(self) -> TcpTransport:
+        """Return the node's links, none of which is up yet.
+
+        Raises:
+            ConfigError: the certificate, the key or the address to listen on does not serve; it says why.
+        """
+        config, directory = self.config, self.directory
+        host, port = config.listen
+        try:
+            tcp = TcpConfig(
+                node=config.name,
+                federation=directory.federation,
+                key=directory.entry(config.name).key,
+                peers=directory.peers(),
+                host=host,
+                port=port,
+            )
+            return TcpTransport(tcp, self.security())
+        except BadSetting as error:
+            raise ConfigError(f"{config.path}: {error}") from error
+
+    def rows(self) -> dict[str, int]:
+        """Read each client's file, as far as it is there, and return client -> rows.
+
+        Raises:
+            ConfigError, InvalidRow: a file that does not fit the schema, with line and column.
+        """
+        schema = self.config.federation.schema
+        tails = {seat.id: TailedRows(seat.source, schema, seat.time, seat.variables) for seat in self.config.clients}
+        return {name: len(tail.read_new()[1]) for name, tail in tails.items()}
 
 
 def open_deployment(config: NodeConfig, now: float) -> Deployment:
