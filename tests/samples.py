@@ -9,8 +9,10 @@ anything. The block of the installation is left out: it needs a network.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -76,7 +78,8 @@ def run(page: str, folder: Path) -> list[str]:
         else:
             script.append(sample.code)
         script.append(f"echo '{mark}'\n")
-    done = subprocess.run(
+    # A session of its own: daemons that a page leaves running end with it, however it ends.
+    with subprocess.Popen(
         ["bash", "-c", "".join(script)],
         cwd=folder,
         env={
@@ -86,12 +89,16 @@ def run(page: str, folder: Path) -> list[str]:
             "OMP_NUM_THREADS": "1",
             "PYTHONWARNINGS": "error",
         },
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=110,
-        check=False,
-    )
-    return done.stdout.split(f"{mark}\n")[:-1]
+        start_new_session=True,
+    ) as shell:
+        try:
+            printed, _ = shell.communicate(timeout=110)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+    return printed.split(f"{mark}\n")[:-1]
 
 
 def difference(shown: str, printed: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.samples import ROOT, difference, run, samples
 
-PAGES = ("docs/tutorial.md", "docs/how-to-own-data.md", "docs/how-to-model-file.md")
+PAGES = ("docs/tutorial.md", "docs/how-to-own-data.md", "docs/how-to-model-file.md", "docs/how-to-three-hosts.md")
 WITHOUT_MKDOCS = "the extra [docs] is not installed: the site cannot be built"
 
 
@@ -41,6 +41,19 @@ def test_a_page_that_shows_something_else_is_found() -> None:
     assert difference("a\n", "b\na\n")
     assert difference("a\n", "a\nb\n")
     assert difference("a\n...\nb\n", "a\nc\n")
+
+
+def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not here")
+    unit = (ROOT / "docs" / "examples" / "scarcity-node.service").read_text(encoding="utf-8")
+    unit = unit.replace("/opt/scarcity/bin/scarcity", "/bin/true").replace(
+        "=scarcity\nGroup=scarcity", "=root\nGroup=root"
+    )
+    (tmp_path / "scarcity-node.service").write_text(unit, encoding="utf-8")
+    command = ["systemd-analyze", "verify", str(tmp_path / "scarcity-node.service")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def site(folder: Path, configuration: Path) -> subprocess.CompletedProcess[str]:
