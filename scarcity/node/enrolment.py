@@ -10,6 +10,8 @@ from nacl.signing import SigningKey
 
 from scarcity.errors import ConfigError
 from scarcity.federation.roster import COORDINATOR, Member, Role, basket_id
+from scarcity.node.config import SEGMENT
+from scarcity.node.directory import parse_address
 from scarcity.node.keys import Entropy, make_key, member_key_path, read_ledger_key, read_private_key, write_node
 from scarcity.node.request import Request, Wish, make_request
 
@@ -32,16 +34,28 @@ def seats_of(clients: Sequence[str], baskets: Sequence[str], *, coordinator: boo
         coordinator: whether the host has the coordinator.
 
     Raises:
-        ConfigError: a client in another form.
+        ConfigError: a client in another form, or a name that cannot be.
     """
     seats = []
     for client in clients:
         name, colon, domain = client.partition(":")
         if not (name and colon and domain):
             raise ConfigError(f"--client: expected ID:DOMAIN, got {client[:60]!r}")
+        require_segment("--client", name)
+        require_segment("--client", domain)
         seats.append(SeatWish(name, Role.CLIENT, domain))
+    for domain in baskets:
+        require_segment("--basket", domain)
     seats += [SeatWish(basket_id(domain), Role.BASKET, domain) for domain in baskets]
     return [*seats, SeatWish(COORDINATOR, Role.COORDINATOR, "")] if coordinator else seats
+
+
+def require_segment(what: str, name: str) -> None:
+    """Raise ConfigError, beginning with what it is, unless the name can be that of a node, a client or a domain."""
+    try:
+        SEGMENT.read(name)
+    except (ValueError, ConfigError):
+        raise ConfigError(f"{what}: expected {SEGMENT.expected}, got {name[:60]!r}") from None
 
 
 def enrol(
@@ -68,6 +82,12 @@ def enrol(
     Raises:
         ConfigError: names or members that cannot be, a folder that is in use, or old keys that cannot be read.
     """
+    require_segment("NAME", node)
+    if address:
+        try:
+            parse_address(address)
+        except ConfigError as error:
+            raise ConfigError(f"--address: {error}") from None
     old = {} if keep is None else _old_keys(keep, seats)
     previous = old if renew_members else {}
     node_key = make_key(entropy)
