@@ -31,10 +31,11 @@ def predict(
     score: bool,
     json_file: Path | None,
 ) -> None:
-    """Predict the next row of each party of FILE with MODEL, a file that `scarcity swarm --model` wrote.
+    """Predict the next row of each party of FILE with MODEL.
 
-    Each party is predicted around its own mean, which nobody else knows. With --score, held-out rows are predicted one
-    step ahead instead, beside what each party alone would have made of its rows.
+    MODEL is a file of `scarcity swarm --model`, or `model` in a node's data folder. Each party is predicted around its
+    own mean, which nobody else knows. With --score, held-out rows are predicted one step ahead instead, beside what
+    each party alone would have made of its rows.
     """
     require_json_file(json_file)
     said = forecast.predict(

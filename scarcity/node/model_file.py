@@ -181,7 +181,7 @@ def decode_model(data: bytes) -> ModelFile:
         raise CodecError(f"a model has at most {MAX_FILE_BYTES} bytes, this has more")
     magic = _MAGIC_PATTERN.match(data)
     if magic is None:
-        raise CodecError("not a model; `scarcity swarm --model FILE` writes one")
+        raise CodecError("not a model; `scarcity swarm --model FILE` writes one, and so does a node, in its data_dir")
     if int(magic[1]) != VERSION or magic[0] != _MAGIC % VERSION:
         raise CodecError(
             f"a model of version {int(magic[1])}, this scarcity reads version {VERSION}: make it again, or use the "

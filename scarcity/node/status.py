@@ -378,11 +378,18 @@ def render(status: NodeStatus) -> str:
             )
         )
     waits = [f"{member.id}: {wait.describe()}" for member in status.members for wait in member.waiting]
-    problems = [f"refused {count} times: {reason}" for reason, count in status.refusals.items()]
+    problems = [_problem(reason, count) for reason, count in status.refusals.items()]
     problems += [f"failed: {failure}" for failure in status.failures]
     problems += [f"{status.unlogged} log records were not written, there were too many"] if status.unlogged else []
     parts += ["".join(f"{line}\n" for line in lines) for lines in (waits, problems) if lines]
     return "\n".join(parts)
+
+
+def _problem(reason: str, count: int) -> str:
+    """Return how often something was refused; of links also how often there was none, or no more."""
+    times = "once" if count == 1 else f"{count} times"
+    kind, colon, rest = reason.partition(": ")
+    return f"no link, {times}: {rest}" if colon and kind == "link" else f"refused {times}: {reason}"
 
 
 def _link_row(link: LinkStatus) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ def test_the_text_shows_links_members_refusals_and_failures() -> None:
         "collecting",
         "3 of 8192, 10 lost",
         "refused 5 times: signature does not hold",
-        "refused 2 times: link: bad key",
+        "no link, 2 times: bad key",
         "failed: journal is full",
         "9 log records were not written",
         "outbox 20 packets, 12.0 kB",

@@ -79,7 +79,9 @@ def test_a_missing_file_and_a_stranger_are_refused_by_name(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match=r"model .*no.model: No such file"):
         read_model(tmp_path / "no.model")
     (tmp_path / "a.csv").write_text("a,b\n")
-    with pytest.raises(ConfigError, match=r"model .*a.csv: not a model; `scarcity swarm --model FILE` writes one"):
+    with pytest.raises(
+        ConfigError, match=r"model .*a.csv: not a model; `scarcity swarm --model FILE` writes one, and so"
+    ):
         read_model(tmp_path / "a.csv")
 
 
