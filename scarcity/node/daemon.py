@@ -23,7 +23,7 @@ import anyio.abc
 from actors import Actor, ActorRef, ActorSystem, Context, Down, Restart, handles
 from actors.errors import ActorStopped, BadSetting
 from actors.links import TcpConfig, TcpTransport
-from scarcity.errors import ConfigError, FederationError
+from scarcity.errors import ConfigError, FederationError, LedgerCorrupt
 from scarcity.federation.codec import decode_packet
 from scarcity.federation.coordinator import CoordinatorCore
 from scarcity.federation.effects import Event, ModelAccepted, ModelMade, Reject
@@ -49,8 +49,8 @@ CONTROL: Final = "control.sock"
 MODEL: Final = "model"
 _EPOCH: Final = "directory"  # kind of the journal's entries that hold a number of an epoch; members' kinds have a colon
 _WATCH_S: Final = 2.0  # how often the directory's file is looked at: a revocation is in force within this time
-# A disk that is full for a minute must not end a node; one that stays full must.
-_RESTART: Final = Restart("transient", max_restarts=5, within_s=120.0)
+# A disk that is full for a minute must not end a node; one that stays full must: it ends after some 90 s of pauses.
+_RESTART: Final = Restart("transient", max_restarts=7, within_s=300.0, backoff_s=1.0, backoff_max_s=30.0, jitter=0.1)
 
 
 class MemberActor(CoreActor):
@@ -125,6 +125,12 @@ class NodeDaemon:
         Raises:
             FederationError: what kept it from starting, or ended it, with the cause.
         """
+        try:
+            await self._run()
+        except ExceptionGroup as group:
+            raise _first(group) from None
+
+    async def _run(self) -> None:
         self._started_at = anyio.current_time()
         data_dir = self._config.data_dir
         with self._files(data_dir):
@@ -200,8 +206,10 @@ class NodeDaemon:
             member = self._members[name] = Member(name, roster.member(name).role)
             try:
                 member.ref = await system.spawn(self._factory(member, roles), name=name)
-            except ActorStopped as error:
-                raise FederationError(f"member {name} does not start: {error.__cause__ or error}") from error
+            except (ActorStopped, FederationError) as error:
+                cause = error.__cause__ if isinstance(error, ActorStopped) and error.__cause__ else error
+                where = f"{self._config.data_dir / JOURNAL}: " if isinstance(cause, LedgerCorrupt) else ""
+                raise FederationError(f"{where}member {name} does not start: {cause}") from error
         refs = tuple(member.ref for member in self._members.values() if member.ref is not None)
         await system.spawn(KeeperActor(refs, self.stop), name="keeper")
 
@@ -317,6 +325,14 @@ class NodeDaemon:
             outbox_records=len(self._outbox),
             unlogged=self._num_unlogged(),
         ).to_json()
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    """Return an error of ours out of what the tasks of a daemon raised; the whole, when none is."""
+    ours: Exception = group.subgroup(FederationError) or group
+    while isinstance(ours, ExceptionGroup) and ours is not group:
+        ours = ours.exceptions[0]
+    return ours
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
