@@ -1,7 +1,7 @@
 """One host's daemon: its members as supervised actors, its links, its journal and outbox, and who may ask it things.
 
-What happens, in order: journal and outbox are opened, the control socket answers, links come up, members start from
-what the journal holds. A member whose journal or file of rows fails starts again a few times; when that does not help
+What happens, in order: journal and outbox are opened, the control socket answers, members start from what the journal
+holds, peers are dialed. A member whose journal or file of rows fails starts again a few times; when that does not help
 the daemon ends, with the cause, and the host's service manager decides. When it is stopped, members handle what waits,
 links say goodbye, files are closed.
 """
@@ -137,6 +137,8 @@ class NodeDaemon:
             async with self._linked() as system, anyio.create_task_group() as group:
                 await group.start(serve_control, data_dir / CONTROL, self._answer)
                 await self._spawn_all(system)
+                # Not before: what a peer says to a member that is not there yet is lost.
+                self._dial_all()
                 group.start_soon(self._watch_directory)
                 log.info("%s is up with %d members", self._config.name, len(self._members))
                 await self._stop.wait()
@@ -185,7 +187,6 @@ class NodeDaemon:
                     port=port,
                 )
                 self._transport = TcpTransport(tcp, self._deployment.security())
-                self._dial_all()
                 system = ActorSystem(config.name, transport=self._transport, on_link=self._seen.link)
                 self._system = await stack.enter_async_context(system)
             except BadSetting as error:
