@@ -148,6 +148,7 @@ def found(
     settings: Mapping[str, object] | None = None,
     rounds: int = 2,
     interval_s: float = 1.0,
+    gather_s: float = 20.0,
     epsilon: float = 10.0,
     mode: str = "local",
     unit: str = "record",
@@ -179,7 +180,7 @@ def found(
 
     agreed = operator / "federation.toml"
     terms = ["--mode", mode, "--unit", unit, "--epsilon", epsilon, "--delta", 1e-5]
-    pace = ["--rounds", rounds, "--interval-s", interval_s, "--gather-s", 20]
+    pace = ["--rounds", rounds, "--interval-s", interval_s, "--gather-s", gather_s]
     more = [f"--set={key}={value}" for key, value in (settings or {}).items()]
     operator_key = read_federation(operator / "keys").operator_public_key.hex()
     command(

@@ -165,7 +165,7 @@ def play(folder: Path, *, kills: int, seed: int, mode: str) -> dict[str, object]
         Host("south", seats["south"], ("b",)),
     ]
     with contextlib.redirect_stdout(sys.stderr):
-        pace = {"rounds": 100_000, "interval_s": 0.1}
+        pace = {"rounds": 100_000, "interval_s": 0.1, "gather_s": 1.0}
         security = "plaintext" if mode == "none" else "mtls"
         federation = found(folder, hosts, settings=SETTINGS, epsilon=50.0, mode=mode, security=security, **pace)
     loop = Loop(federation, seed)

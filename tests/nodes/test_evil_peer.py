@@ -17,16 +17,19 @@ from actors import remote_wire as wire
 from actors.errors import LinkFull
 from actors.links import TcpConfig, TcpTransport
 from actors.message import encode
+from scarcity.engine import OnlineDiscoveryEngine
+from scarcity.federation.client_agent import FederationClientAgent
 from scarcity.federation.codec import encode_packet, sign_packet
 from scarcity.federation.packets import Header, Packet, Release, basket_scope
 from scarcity.node.config import read_node_config
 from scarcity.node.deployment import Deployment, open_deployment
 from scarcity.node.directory import parse_address
 from scarcity.node.parcel import GossipParcel, Parcel
+from scarcity.node.roles import form_of
 from scarcity.node.shell import Ring
 from tests.nodes_world import Daemon, Federation, Host, found, write_rows
 
-SETTINGS = {"gossip_s": 0.3, "ready_s": 0.5, "close_s": 0.4, "deadline_s": 2.0, "stage_s": 0.5, "quorum": 0.5}
+SETTINGS = {"gossip_s": 0.3, "ready_s": 0.5, "close_s": 0.4, "deadline_s": 1.0, "stage_s": 0.5, "quorum": 0.5}
 BASKET, NAME = "basket/a", "e0"
 
 
@@ -43,7 +46,10 @@ class Evil:
     def release(self, **changed: object) -> Packet:
         """A contribution of e0 with its own valid signature, unless something of its place is changed."""
         place = Header("test", 1, basket_scope("a"), 1, NAME)
-        body = Release(bytes(32), np.zeros(4, dtype=np.int64), 1)
+        federation = self.deployment.config.federation
+        agent = FederationClientAgent(OnlineDiscoveryEngine(federation.schema), NAME, form_of(federation))
+        assert agent.layout is not None
+        body = Release(agent.layout.schema_hash, np.zeros(agent.layout.dimension, dtype=np.int64), 1)
         return sign_packet(attrs.evolve(place, **changed), body, self.deployment.member_keys[NAME])
 
 

@@ -12,7 +12,7 @@ from scarcity.node.daemon import JOURNAL
 from tests.kill_world import check_all, read_disk
 from tests.nodes_world import Daemon, Federation, Host, found, write_rows
 
-SETTINGS = {"gossip_s": 0.3, "ready_s": 0.5, "close_s": 0.3, "deadline_s": 1.0, "stage_s": 0.5, "quorum": 0.5}
+SETTINGS = {"gossip_s": 0.3, "ready_s": 0.5, "close_s": 0.3, "deadline_s": 0.6, "stage_s": 0.5, "quorum": 0.5}
 CLIENTS = {f"{domain}{number}": domain for domain in "ab" for number in range(2)}
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
