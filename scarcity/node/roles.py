@@ -55,7 +55,7 @@ class Roles:
 
     @property
     def member_ids(self) -> tuple[str, ...]:
-        """All members of this node, first who is asked when others start: the coordinator, then baskets, then clients."""
+        """Members of this node; who is asked when others start comes first: the coordinator, baskets, clients."""
         roster = self._deployment.roster
         order = (Role.COORDINATOR, Role.BASKET, Role.CLIENT)
         names = self._deployment.member_keys

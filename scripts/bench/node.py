@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import sqlite3
 import sys
 import tempfile
 import time
@@ -18,6 +20,7 @@ from pathlib import Path
 # Python puts the folder of a script first, where another file has the package's own name: look in the project instead.
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from scarcity.errors import FederationError  # noqa: E402 - needs the line above
+from scarcity.node.daemon import JOURNAL  # noqa: E402
 from tests.nodes_world import Daemon, Host, found, write_rows  # noqa: E402
 
 ROWS = 200
@@ -26,6 +29,17 @@ ROWS = 200
 def peak_mb(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1e3
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def num_entries(data: Path) -> int:
+    """Return how many times the journal was forced to the disk: once an entry."""
+    with contextlib.closing(sqlite3.connect(data / JOURNAL)) as journal:
+        return int(journal.execute("SELECT count(*) FROM entry").fetchone()[0])
 
 
 def seconds_until(daemon: Daemon, what: str, began: float) -> float:
@@ -65,18 +79,20 @@ def measure(folder: Path, clients: int) -> dict[str, object]:
         assert answers(daemon)
         status = daemon.status()
         assert daemon.process is not None
-        figures = {
+        figures: dict[str, object] = {
             "clients": clients,
             "rows": ROWS,
             "members_up_s": round(up_s, 2),
             "first_model_s": round(first_s, 2),
             "round_s": round(round_s, 2),
+            "cpu_s": cpu_s(daemon.process.pid),
             "peak_mb": round(peak_mb(daemon.process.pid), 1),
             "journal_mb": round(status["journal_bytes"] / 1e6, 2),
         }
         began = time.monotonic()
         daemon.end()
-        return figures | {"stop_s": round(time.monotonic() - began, 2)}
+        figures["stop_s"] = round(time.monotonic() - began, 2)
+        return figures | {"journal_entries": num_entries(daemon.data)}
     finally:
         if daemon.is_up:
             daemon.kill()

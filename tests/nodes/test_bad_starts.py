@@ -180,6 +180,17 @@ def test_one_interrupt_drains_and_is_reported_as_an_interrupt(site: Daemon) -> N
     assert "Traceback" not in site.log
 
 
+def test_a_second_signal_gives_up_what_waits(site: Daemon) -> None:
+    up(site)
+    assert site.process is not None
+    site.process.send_signal(signal.SIGSTOP)  # both wait then, and come one after the other
+    site.process.send_signal(signal.SIGINT)
+    site.process.send_signal(signal.SIGTERM)
+    assert site.end(signal.SIGCONT, 5.0) == 130
+    assert " again: what waits is given up" in site.log
+    assert "Traceback" not in site.log
+
+
 def test_status_of_a_running_node_is_json_that_names_who_is_missing(site: Daemon) -> None:
     up(site)
     links = {link["node"]: link["up"] for link in json.loads(json.dumps(site.status()))["links"]}
