@@ -58,10 +58,10 @@ class Host:
 class Daemon:
     """One host's folder and, while it runs, its process."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, host: str = "127.0.0.1") -> None:
         self.folder = folder
         self.name = folder.name
-        self.address = f"127.0.0.1:{port}"
+        self.address = f"{host}:{port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -148,17 +148,23 @@ def found(
     settings: Mapping[str, object] | None = None,
     rounds: int = 2,
     interval_s: float = 1.0,
+    gather_s: float = 20.0,
     epsilon: float = 10.0,
     mode: str = "local",
     unit: str = "record",
+    places: Mapping[str, str] | None = None,
 ) -> Federation:
-    """Make keys, roster and configs of a federation in a folder; nothing runs yet."""
+    """Make keys, roster and configs of a federation in a folder; nothing runs yet.
+
+    Hosts are at free ports of this machine's loopback, or at the IP addresses that `places` gives them.
+    """
     operator = folder / "operator"
     operator.mkdir(parents=True)
     command(keys, "federation", "--name", "test", "--out", operator / "keys")
     daemons = {}
     for host, port in zip(hosts, free_ports(len(hosts)), strict=True):
-        daemons[host.name] = daemon = Daemon(folder / host.name, port)
+        at = "127.0.0.1" if places is None else places[host.name]
+        daemons[host.name] = daemon = Daemon(folder / host.name, port, at)
         daemon.folder.mkdir()
         seats = [f"--client={name}:{domain}" for name, domain in host.clients]
         seats += [f"--basket={domain}" for domain in host.baskets] + ["--coordinator"] * host.coordinator
@@ -174,7 +180,7 @@ def found(
 
     agreed = operator / "federation.toml"
     terms = ["--mode", mode, "--unit", unit, "--epsilon", epsilon, "--delta", 1e-5]
-    pace = ["--rounds", rounds, "--interval-s", interval_s, "--gather-s", 20]
+    pace = ["--rounds", rounds, "--interval-s", interval_s, "--gather-s", gather_s]
     more = [f"--set={key}={value}" for key, value in (settings or {}).items()]
     operator_key = read_federation(operator / "keys").operator_public_key.hex()
     command(

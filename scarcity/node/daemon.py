@@ -1,9 +1,9 @@
 """One host's daemon: its members as supervised actors, its links, its journal and outbox, and who may ask it things.
 
-What happens, in order: journal and outbox are opened, links come up, members start from what the journal holds, the
-control socket answers. A member whose journal or file of rows fails starts again a few times; when that does not help
-the daemon ends, with the cause, and the host's service manager decides. When it is stopped, members handle what waits,
-links say goodbye, files are closed.
+What happens, in order: journal and outbox are opened, members start from what the journal holds, the control socket
+answers, peers are dialed. A member whose journal or file of rows fails starts again a few times; when that does not
+help the daemon ends, with the cause, and the host's service manager decides. When it is stopped, members handle what
+waits, links say goodbye, files are closed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import anyio.abc
 from actors import Actor, ActorRef, ActorSystem, Context, Down, Restart, handles
 from actors.errors import ActorStopped, BadSetting
 from actors.links import TcpTransport
-from scarcity.errors import ConfigError, FederationError
+from scarcity.errors import ConfigError, FederationError, LedgerCorrupt
 from scarcity.federation.codec import decode_packet
 from scarcity.federation.coordinator import CoordinatorCore
 from scarcity.federation.effects import Event, ModelAccepted, ModelMade, Reject
@@ -50,8 +50,8 @@ CONTROL: Final = "control.sock"
 MODEL: Final = "model"
 _EPOCH: Final = "directory"  # kind of the journal's entries that hold a number of an epoch; members' kinds have a colon
 _WATCH_S: Final = 2.0  # how often the directory's file is looked at: a revocation is in force within this time
-# A disk that is full for a minute must not end a node; one that stays full must.
-_RESTART: Final = Restart("transient", max_restarts=5, within_s=120.0)
+# A disk that is full for a minute must not end a node; one that stays full must: it ends after some 90 s of pauses.
+_RESTART: Final = Restart("transient", max_restarts=7, within_s=300.0, backoff_s=1.0, backoff_max_s=30.0, jitter=0.1)
 
 
 class MemberActor(CoreActor):
@@ -127,12 +127,20 @@ class NodeDaemon:
         Raises:
             FederationError: what kept it from starting, or ended it, with the cause.
         """
+        try:
+            await self._run()
+        except ExceptionGroup as group:
+            raise _first(group) from None
+
+    async def _run(self) -> None:
         self._started_at = anyio.current_time()
         data_dir = self._config.data_dir
         with self._files(data_dir):
             async with self._linked() as system, anyio.create_task_group() as group:
                 await self._spawn_all(system)
                 await group.start(serve_control, data_dir / CONTROL, self._answer)
+                # Not before: what a peer says to a member that is not there yet is lost.
+                self._dial_all()
                 group.start_soon(self._watch_directory)
                 log.info("%s is up with %d members", self._config.name, len(self._members))
                 await self._stop.wait()
@@ -174,7 +182,6 @@ class NodeDaemon:
         async with contextlib.AsyncExitStack() as stack:
             try:
                 self._transport = self._deployment.transport()
-                self._dial_all()
                 system = ActorSystem(config.name, transport=self._transport, on_link=self._seen.link)
                 self._system = await stack.enter_async_context(system)
             except BadSetting as error:
@@ -197,8 +204,10 @@ class NodeDaemon:
         async def spawn(member: Member) -> None:
             try:
                 member.ref = await system.spawn(self._factory(member, roles), name=member.id)
-            except ActorStopped as error:
-                failures.append(FederationError(f"member {member.id} does not start: {error.__cause__ or error}"))
+            except (ActorStopped, FederationError) as error:
+                cause = error.__cause__ if isinstance(error, ActorStopped) and error.__cause__ else error
+                where = f"{self._config.data_dir / JOURNAL}: " if isinstance(cause, LedgerCorrupt) else ""
+                failures.append(FederationError(f"{where}member {member.id} does not start: {cause}"))
             except Exception as error:  # noqa: BLE001 - raised again below, not wrapped in the group's own exception
                 failures.append(error)
 
@@ -336,6 +345,14 @@ class NodeDaemon:
             outbox_records=len(self._outbox),
             unlogged=self._num_unlogged(),
         ).to_json()
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    """Return an error of ours out of what the tasks of a daemon raised; the whole, when none is."""
+    ours: Exception = group.subgroup(FederationError) or group
+    while isinstance(ours, ExceptionGroup) and ours is not group:
+        ours = ours.exceptions[0]
+    return ours
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

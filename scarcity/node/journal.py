@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from scarcity.errors import BudgetError, ConfigError, LedgerCorrupt, LedgerInUse
+from scarcity.errors import BudgetError, ConfigError, FederationError, LedgerCorrupt, LedgerInUse
 from scarcity.federation.privacy_guard import LEDGER
 from scarcity.privacy.ledger import LedgerRecord, decode_ledger, encode_record
 
@@ -71,13 +71,14 @@ class MemoryJournal:
 
 @contextmanager
 def _as_ledger_errors(path: Path) -> Iterator[None]:
-    """Turn SQLite's words for a held lock and a damaged file into ours."""
+    """Turn SQLite's words for a held lock, a damaged file and a full disk into ours."""
     try:
         yield
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise LedgerInUse(f"{path} is held by another process") from error
-        raise
+        # A full disk, one that fails, a file that may not be written: SQLite has undone the write.
+        raise FederationError(f"{path}: {error}; nothing of it was kept") from error
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise LedgerCorrupt(f"{path} is damaged: {error}") from error
@@ -103,6 +104,7 @@ class SqliteJournal:
         LedgerInUse: another connection holds the file; raised at once.
         LedgerCorrupt: the file is damaged.
         BudgetError: the file system cannot keep a write-ahead log.
+        FederationError: the disk is full, or fails; so does every append then, and nothing of it is kept.
 
     Used from the thread that opened it. Cost of an append: one fsync.
     """

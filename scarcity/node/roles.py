@@ -55,9 +55,9 @@ class Roles:
 
     @property
     def member_ids(self) -> tuple[str, ...]:
-        """All members of this node; baskets before clients, and the coordinator, who opens rounds, last."""
+        """Members of this node; who is asked when others start comes first: the coordinator, baskets, clients."""
         roster = self._deployment.roster
-        order = (Role.BASKET, Role.CLIENT, Role.COORDINATOR)
+        order = (Role.COORDINATOR, Role.BASKET, Role.CLIENT)
         names = self._deployment.member_keys
         return tuple(sorted(names, key=lambda name: (order.index(roster.member(name).role), name)))
 
