@@ -197,7 +197,8 @@ class NodeDaemon:
         federation, roster = self._config.federation, self._deployment.roster
         roles = Roles(self._deployment, self._journal)
         path = self._config.data_dir / MODEL
-        self._results = Results(path, federation, form_of(federation), roster, self._known_models(roles))
+        known = self._known_models(roles)
+        self._results = Results(path, federation, form_of(federation), lambda: self._signed.directory.roster, known)
         self._members = {name: Member(name, roster.member(name).role) for name in roles.member_ids}
         failures: list[Exception] = []
 

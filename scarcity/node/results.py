@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import scarcity
@@ -22,12 +22,12 @@ class Results:
         path: of the file; `scarcity predict` reads it.
         federation: schema and settings.
         form: layout of the vectors.
-        roster: how many take part.
+        roster: gives the roster in force, for how many take part.
         models: what earlier runs accepted, the same ones several times or not; read one by one.
     """
 
     def __init__(
-        self, path: Path, federation: FederationFile, form: Form, roster: Roster, models: Iterable[Model] = ()
+        self, path: Path, federation: FederationFile, form: Form, roster: Callable[[], Roster], models: Iterable[Model] = ()
     ) -> None:
         self.path = path
         self._federation = federation
@@ -67,16 +67,17 @@ class Results:
     def _provenance(self) -> Provenance:
         settings, budget = self._federation.settings, self._federation.budget
         protected = settings.mode is not TrustMode.NONE
-        domains = [basket.domain for basket in self._roster.baskets]
+        roster = self._roster()
+        domains = [basket.domain for basket in roster.baskets]
         return Provenance(
             made_by=f"scarcity {scarcity.__version__}",
-            note=f"federation {self._federation.federation}, epoch {self._roster.epoch}"[:MAX_TEXT],
+            note=f"federation {self._federation.federation}, epoch {roster.epoch}"[:MAX_TEXT],
             mode=settings.mode.value,
             unit=settings.unit.value,
             rule=settings.rule,
             epsilon=float(budget.epsilon) if protected else 0.0,
             delta=float(budget.delta) if protected else 0.0,
-            clients=sum(len(self._roster.clients_of(domain)) for domain in domains),
+            clients=sum(len(roster.clients_of(domain)) for domain in domains),
             baskets=len(domains),
             rounds=len(self._rounds),
             reproducible=False,
