@@ -15,7 +15,7 @@ from typing import Final
 import click
 
 from scarcity import __version__
-from scarcity.errors import BudgetError, FederationError, LocalError
+from scarcity.errors import FederationError, LocalError, PrivacyBudgetExceeded
 
 DISTRIBUTION: Final = "scarcity-federation"
 GROUP: Final = "scarcity.commands"
@@ -69,7 +69,7 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except FederationError as error:
         click.echo(f"scarcity: {' '.join(str(error).split())}", err=True)
-        if isinstance(error, BudgetError):
+        if isinstance(error, PrivacyBudgetExceeded):
             return STATUS_BUDGET_SPENT
         return STATUS_WRONG_USE if isinstance(error, LocalError) else STATUS_FAILED
     # Without standalone mode click returns the status of `context.exit`, and None where nobody set one.

@@ -124,8 +124,7 @@ class CoordinatorCore:
             `open_round` opens one.
         limits: bounds of what it takes from each peer.
         interval_s: pause between the end of a round and the opening of the next; 0: none.
-        gather_s: how long the start waits for every expected basket to ask for the model, before a round is opened; 0:
-            not at all.
+        gather_s: how long the first round waits for every expected basket to ask for the model; 0: not at all.
         past: what it has signed before a restart, read from the journal.
     """
 
@@ -197,7 +196,8 @@ class CoordinatorCore:
     def _gather(self, now: float) -> list[Effect]:
         """Give every expected basket the time to come up before a round opens."""
         expected = BasketManager(self._identity.roster, self._settings.min_clients).expected
-        if self._rounds_left < 1 or not self._gather_s > 0 or not expected:
+        # Baskets that stayed up do not ask again after a restart of the coordinator: only the first round waits for all.
+        if self._last_round or self._rounds_left < 1 or not self._gather_s > 0 or not expected:
             return self._next_round(now)
         return self._rest("baskets to come up", expected, now, now + self._gather_s)
 

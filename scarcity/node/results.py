@@ -27,7 +27,12 @@ class Results:
     """
 
     def __init__(
-        self, path: Path, federation: FederationFile, form: Form, roster: Callable[[], Roster], models: Iterable[Model] = ()
+        self,
+        path: Path,
+        federation: FederationFile,
+        form: Form,
+        roster: Callable[[], Roster],
+        models: Iterable[Model] = (),
     ) -> None:
         self.path = path
         self._federation = federation

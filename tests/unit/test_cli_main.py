@@ -10,7 +10,7 @@ import pytest
 
 import scarcity as package
 from scarcity.cli import main as cli
-from scarcity.errors import BudgetError, ConfigError, ThresholdError
+from scarcity.errors import ConfigError, LedgerInUse, PrivacyBudgetExceeded, ThresholdError
 
 ROOT = Path(__file__).parents[2]
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -63,7 +63,8 @@ def test_an_unknown_command_or_option_is_wrong_use(capsys: pytest.CaptureFixture
     [
         (ConfigError("quorum must\nlie in (0, 1]"), 2),
         (ThresholdError("2 of 5 are left"), 1),
-        (BudgetError("nothing remains"), 4),
+        (PrivacyBudgetExceeded("nothing remains"), 4),
+        (LedgerInUse("somebody has it"), 1),
         (KeyboardInterrupt(), 130),
     ],
 )
