@@ -21,9 +21,9 @@ from typing import Any
 
 from scarcity.cli import main as cli
 from scarcity.errors import FederationError
-from scarcity.node.control import ask_control
 from scarcity.node.daemon import CONTROL
-from scarcity.node.source import Party
+from scarcity.node.data.source import Party
+from scarcity.node.watch.control import ask_control
 from sim.sources import flights
 
 NODE = [sys.executable, "-m", "scarcity.cli.main", "node", "--config", "node.toml"]

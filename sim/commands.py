@@ -19,9 +19,9 @@ from scarcity.federation.effects import (
     RoundDeclined,
     Waiting,
 )
+from scarcity.node.data.model_file import write_model
+from scarcity.node.data.source import TableColumns
 from scarcity.node.files import require_writable, write_whole
-from scarcity.node.model_file import write_model
-from scarcity.node.source import TableColumns
 from sim.attacks import ATTACKS
 from sim.interrupts import Interrupts
 from sim.plan import Observer, Said

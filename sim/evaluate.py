@@ -12,7 +12,7 @@ from scarcity.engine.vector import Form
 from scarcity.errors import InsufficientInputs
 from scarcity.federation.packets import Aggregate
 from scarcity.federation.reconciler import sum_moments
-from scarcity.node.source import Party, Source
+from scarcity.node.data.source import Party, Source
 
 
 def aggregate_moments(schema: Schema, form: Form, aggregates: Sequence[Aggregate], unit: float) -> Moments | None:

@@ -29,9 +29,9 @@ from scarcity.federation.packets import FloatArray, Model, Packet, TrustMode, Up
 from scarcity.federation.privacy_guard import Layout, PrivacyParams
 from scarcity.federation.roster import COORDINATOR, Role
 from scarcity.federation.transport import Reach, refuse_unsafe
+from scarcity.node.data.source import Party
 from scarcity.node.journal import MemoryJournal
 from scarcity.node.shell import CoreActor, Delivery
-from scarcity.node.source import Party
 from sim.attacks import Attack
 from sim.interrupts import Interrupts
 from sim.plan import Backend, GossipSeen, Observer, Outcome, Reason, Record, Said, Spending, Spent, SwarmPlan

@@ -27,7 +27,7 @@ from scarcity.federation.effects import (
 )
 from scarcity.federation.packets import Aggregate, Model, RoundSettings
 from scarcity.federation.privacy_guard import array_layout
-from scarcity.node.source import Source
+from scarcity.node.data.source import Source
 from sim.attacks import Attack
 from sim.chance import Chance
 

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from scarcity.engine import Relation
-from scarcity.node.model_file import ModelFile
-from scarcity.node.prediction import Skills
+from scarcity.node.data.model_file import ModelFile
+from scarcity.node.data.prediction import Skills
 from sim.plan import Closing, GossipSeen, Reason, Spending, Spent, Waited
 
 WIDTH: Final = 80

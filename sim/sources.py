@@ -16,7 +16,7 @@ import numpy as np
 
 from scarcity.engine import Schema, Variable
 from scarcity.errors import ConfigError
-from scarcity.node.source import Party, Source, split_party, unusable
+from scarcity.node.data.source import Party, Source, split_party, unusable
 
 
 def split_rounds(party: Party, rounds: int) -> tuple[Party, ...]:

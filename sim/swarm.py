@@ -26,9 +26,9 @@ from scarcity.federation.client_agent import FederationClientAgent
 from scarcity.federation.packets import RoundSettings
 from scarcity.federation.privacy_guard import PrivacyParams, contribution_terms, layer2_terms
 from scarcity.federation.reconciler import model_moments
-from scarcity.node.model_file import MAX_TEXT, ModelFile, Provenance
-from scarcity.node.prediction import skills
-from scarcity.node.source import Party, Source, TableColumns, table_source, unusable
+from scarcity.node.data.model_file import MAX_TEXT, ModelFile, Provenance
+from scarcity.node.data.prediction import skills
+from scarcity.node.data.source import Party, Source, TableColumns, table_source, unusable
 from scarcity.privacy.mechanisms import SIGMA_MAX
 from sim.attacks import attack_named
 from sim.chance import Chance, reproducible_entropy

@@ -10,7 +10,7 @@ import numpy as np
 from scarcity.engine import Schema, Variable
 from scarcity.engine.arrays import FloatArray
 from scarcity.errors import ConfigError
-from scarcity.node.source import Party, Source
+from scarcity.node.data.source import Party, Source
 from sim.chance import Chance
 
 NUM_VARIABLES: Final = 5

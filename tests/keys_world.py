@@ -9,9 +9,9 @@ from pathlib import Path
 from nacl.signing import SigningKey
 
 from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id
-from scarcity.node.directory import Directory, NodeEntry
-from scarcity.node.enrolment import SeatWish
-from scarcity.node.request import Request, Wish, make_request
+from scarcity.node.setup.directory import Directory, NodeEntry
+from scarcity.node.setup.enrolment import SeatWish
+from scarcity.node.setup.request import Request, Wish, make_request
 
 NOW = 1_800_000_000.0
 SCHEMA = """\

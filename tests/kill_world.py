@@ -32,7 +32,7 @@ from scarcity.federation.recovery import (
     _outcome,
 )
 from scarcity.node.daemon import JOURNAL, OUTBOX
-from scarcity.node.outbox import OutboxRecord, iterate_outbox
+from scarcity.node.watch.outbox import OutboxRecord, iterate_outbox
 from scarcity.privacy.ledger import LedgerRecord, RecordState, decode_ledger
 
 _LEDGER = ":ledger"

@@ -19,8 +19,8 @@ import attrs
 from scarcity.cli.init import init
 from scarcity.cli.keys import keys
 from scarcity.errors import FederationError
-from scarcity.node.control import ask_control
 from scarcity.node.daemon import CONTROL
+from scarcity.node.watch.control import ask_control
 
 ROOT = Path(__file__).parents[1]
 _RUN = "import sys; from scarcity.cli.main import run; from scarcity.cli.node import node; sys.exit(run(node))"
@@ -176,7 +176,7 @@ def found(
     requests = [daemon.folder / "keys" / "request.json" for daemon in daemons.values()]
     command(keys, "roster", "make", *requests, "--federation-dir", operator / "keys", "--out", operator / "roster.json")
     (operator / "schema.json").write_text(json.dumps(SCHEMA))
-    from scarcity.node.keys import read_federation
+    from scarcity.node.setup.keys import read_federation
 
     agreed = operator / "federation.toml"
     terms = ["--mode", mode, "--unit", unit, "--epsilon", epsilon, "--delta", 1e-5]

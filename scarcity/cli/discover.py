@@ -8,7 +8,7 @@ import click
 
 from scarcity.cli.options import FILE, column_options, columns_of, json_option, require_json_file, show
 from scarcity.engine.schema_file import read_schema
-from scarcity.node.alone import discover_alone, discovery_json, discovery_text
+from scarcity.node.data.alone import discover_alone, discovery_json, discovery_text
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""`scarcity init`: commented config files. Options in, TOML out; what is allowed is of `scarcity.node.config`."""
+"""`scarcity init`: commented config files. Options in, TOML out; what is allowed is of `scarcity.node.setup.config`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import click
 from scarcity.cli.keys import FOLDER
 from scarcity.cli.options import FILE
 from scarcity.errors import ConfigError
-from scarcity.node.config import read_federation_file
-from scarcity.node.config_text import beside, federation_text, node_text
 from scarcity.node.files import require_writable, write_whole
-from scarcity.node.keys import REQUEST
-from scarcity.node.request import read_request
+from scarcity.node.setup.config import read_federation_file
+from scarcity.node.setup.config_text import beside, federation_text, node_text
+from scarcity.node.setup.keys import REQUEST
+from scarcity.node.setup.request import read_request
 
 
 @click.group()

@@ -1,4 +1,4 @@
-"""`scarcity keys`: who is who. Options in, files out; what may follow what is of `scarcity.node.succession`."""
+"""`scarcity keys`: who is who. Options in, files out; what may follow what is of `scarcity.node.setup.succession`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import click
 
 from scarcity.cli.options import FILE
 from scarcity.errors import ConfigError
-from scarcity.node import enrolment, succession
-from scarcity.node import keys as store
-from scarcity.node.directory import (
+from scarcity.node.files import require_writable, write_whole
+from scarcity.node.setup import enrolment, succession
+from scarcity.node.setup import keys as store
+from scarcity.node.setup.directory import (
     MAX_SIZE_BYTES,
     Directory,
     SignedDirectory,
@@ -26,9 +27,8 @@ from scarcity.node.directory import (
     sign_directory,
     write_directory,
 )
-from scarcity.node.fields import read_bounded
-from scarcity.node.files import require_writable, write_whole
-from scarcity.node.request import read_request
+from scarcity.node.setup.fields import read_bounded
+from scarcity.node.setup.request import read_request
 
 FOLDER: Final = click.Path(file_okay=False, path_type=Path)
 MAX_DAYS: Final = 36_525

@@ -9,10 +9,10 @@ import anyio
 import click
 
 from scarcity.cli.main import STATUS_INTERRUPTED
-from scarcity.node.config import read_node_config
-from scarcity.node.deployment import open_deployment
-from scarcity.node.logs import configure_logs
 from scarcity.node.service import serve
+from scarcity.node.setup.config import read_node_config
+from scarcity.node.setup.deployment import open_deployment
+from scarcity.node.watch.logs import configure_logs
 
 
 @click.command()

@@ -12,10 +12,10 @@ import click
 from scarcity.cli.main import STATUS_FAILED
 from scarcity.cli.options import FILE
 from scarcity.errors import ConfigError
-from scarcity.node.awaited import Goal, wait_until
-from scarcity.node.config import read_node_config
-from scarcity.node.control import ask_control, stop_and_wait
-from scarcity.node.status import NodeStatus, render
+from scarcity.node.setup.config import read_node_config
+from scarcity.node.watch.awaited import Goal, wait_until
+from scarcity.node.watch.control import ask_control, stop_and_wait
+from scarcity.node.watch.status import NodeStatus, render
 
 CONTROL: Final = "control.sock"
 _WATCH_S: Final = 2.0

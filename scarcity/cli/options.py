@@ -9,8 +9,8 @@ from typing import Final, TypeVar
 
 import click
 
+from scarcity.node.data.source import TableColumns
 from scarcity.node.files import require_writable, write_whole
-from scarcity.node.source import TableColumns
 
 FILE: Final = click.Path(dir_okay=False, path_type=Path)
 _F = TypeVar("_F", bound=Callable[..., None])

@@ -12,10 +12,10 @@ import click
 from scarcity.cli.main import STATUS_FAILED
 from scarcity.cli.options import FILE
 from scarcity.errors import ConfigError, OutboxCorrupt
-from scarcity.node.config import read_node_config
-from scarcity.node.directory import read_directory
-from scarcity.node.outbox import OutboxRecord, iterate_outbox
+from scarcity.node.setup.config import read_node_config
+from scarcity.node.setup.directory import read_directory
 from scarcity.node.text import table_text
+from scarcity.node.watch.outbox import OutboxRecord, iterate_outbox
 
 OUTBOX: Final = "outbox.jsonl"
 _LONG_AGO: Final = 0.0  # the list of an epoch that has expired is as true as before

@@ -8,7 +8,7 @@ import click
 
 from scarcity.cli.options import FILE, column_options, columns_of, json_option, require_json_file, show
 from scarcity.engine.schema_file import read_schema
-from scarcity.node import forecast
+from scarcity.node.data import forecast
 
 
 @click.command()

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from scarcity.cli.options import FILE, json_option, require_json_file, show
-from scarcity.node.alone import discovery_json, discovery_text
-from scarcity.node.relations import relations_in
+from scarcity.node.data.alone import discovery_json, discovery_text
+from scarcity.node.data.relations import relations_in
 
 
 @click.command()

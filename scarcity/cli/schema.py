@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from scarcity.cli.options import FILE, column_options, columns_of
+from scarcity.node.data.schema_inference import WARNING, infer_schema, schema_text
 from scarcity.node.files import require_writable, write_whole
-from scarcity.node.schema_inference import WARNING, infer_schema, schema_text
 
 
 @click.group()

@@ -196,7 +196,7 @@ class CoordinatorCore:
     def _gather(self, now: float) -> list[Effect]:
         """Give every expected basket the time to come up before a round opens."""
         expected = BasketManager(self._identity.roster, self._settings.min_clients).expected
-        # Baskets that stayed up do not ask again after a restart of the coordinator: only the first round waits for all.
+        # Only before the first round: baskets that stayed up while the coordinator was restarted do not ask again.
         if self._last_round or self._rounds_left < 1 or not self._gather_s > 0 or not expected:
             return self._next_round(now)
         return self._rest("baskets to come up", expected, now, now + self._gather_s)

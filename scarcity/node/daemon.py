@@ -29,18 +29,18 @@ from scarcity.federation.coordinator import CoordinatorCore
 from scarcity.federation.effects import Event, ModelAccepted, ModelMade, Reject
 from scarcity.federation.packets import Model
 from scarcity.federation.recovery import MODEL as MODELS
-from scarcity.node.control import serve_control
-from scarcity.node.deployment import Deployment, require_seated
-from scarcity.node.directory import SignedDirectory, instant, parse_address, read_directory
-from scarcity.node.events import describe, round_of
 from scarcity.node.journal import JournalStore, SqliteJournal, member_journal
-from scarcity.node.outbox import Outbox
 from scarcity.node.post import Post
 from scarcity.node.results import Results
 from scarcity.node.roles import Roles, form_of
+from scarcity.node.setup.deployment import Deployment, require_seated
+from scarcity.node.setup.directory import SignedDirectory, instant, parse_address, read_directory
 from scarcity.node.shell import CoreActor
-from scarcity.node.status import status_of
-from scarcity.node.view import Member, Seen, by_reason, size_of
+from scarcity.node.watch.control import serve_control
+from scarcity.node.watch.events import describe, round_of
+from scarcity.node.watch.outbox import Outbox
+from scarcity.node.watch.status import status_of
+from scarcity.node.watch.view import Member, Seen, by_reason, size_of
 
 log = logging.getLogger("scarcity.node")
 

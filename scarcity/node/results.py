@@ -11,8 +11,8 @@ from scarcity.engine.vector import Form
 from scarcity.federation.packets import Model, TrustMode
 from scarcity.federation.reconciler import model_moments
 from scarcity.federation.roster import Roster
-from scarcity.node.config import FederationFile
-from scarcity.node.model_file import MAX_TEXT, ModelFile, Provenance, write_model
+from scarcity.node.data.model_file import MAX_TEXT, ModelFile, Provenance, write_model
+from scarcity.node.setup.config import FederationFile
 
 
 class Results:

@@ -14,10 +14,10 @@ from scarcity.federation.identity import Identity
 from scarcity.federation.packets import TrustMode, Unit
 from scarcity.federation.recovery import rows_spent_until
 from scarcity.federation.roster import COORDINATOR, Role
-from scarcity.node.config import ClientSeat, FederationFile
-from scarcity.node.deployment import Deployment
+from scarcity.node.data.tail import RowsLearner, TailedRows
 from scarcity.node.journal import SqliteJournal, everything, member_journal
-from scarcity.node.tail import RowsLearner, TailedRows
+from scarcity.node.setup.config import ClientSeat, FederationFile
+from scarcity.node.setup.deployment import Deployment
 
 
 def system_entropy(_label: EntropyLabel) -> Callable[[int], bytes]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import anyio
 
 from scarcity.node.daemon import NodeDaemon
-from scarcity.node.deployment import Deployment
+from scarcity.node.setup.deployment import Deployment
 
 log = logging.getLogger("scarcity.node")
 

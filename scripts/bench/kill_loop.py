@@ -31,7 +31,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 from scarcity.cli.main import run  # noqa: E402 - needs the line above
 from scarcity.cli.node import node  # noqa: E402
 from scarcity.errors import FederationError  # noqa: E402
-from scarcity.node.keys import read_private_key  # noqa: E402
+from scarcity.node.setup.keys import read_private_key  # noqa: E402
 from tests.kill_world import Disk, check_all, check_grown, contributions_of, models_of, read_disk  # noqa: E402
 from tests.nodes_world import Daemon, Federation, Host, found  # noqa: E402
 

@@ -34,7 +34,7 @@ def test_a_flood_of_connects_and_every_other_attack_at_once_cost_the_bystander_n
     assert bystander["links"] == 1
     assert bystander["in_order"]
     assert bystander["back"] == bystander["sent"] > 50
-    # How many is the machine's affair (scripts/bench/hostile.py prints it); more than the half-open places they must be.
+    # How many is the machine's affair (scripts/bench/hostile.py prints it), but more than there are half-open places.
     assert siege["connects_per_s"]["through"] > 64
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scarcity.errors import ConfigError
-from scarcity.node.directory import (
+from scarcity.node.setup.directory import (
     MAX_SIZE_BYTES,
     directory_json,
     parse_directory,
@@ -21,7 +21,7 @@ from scarcity.node.directory import (
     sign_directory,
     verify_directory,
 )
-from scarcity.node.request import parse_request, read_request
+from scarcity.node.setup.request import parse_request, read_request
 from tests.keys_world import NOW, OPERATOR, OPERATOR_KEY, directory, public, request
 
 ROSTER = json.loads(directory_json(sign_directory(directory(), OPERATOR)))

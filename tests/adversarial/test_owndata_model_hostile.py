@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from scarcity.engine import OnlineDiscoveryEngine, Schema, Variable
 from scarcity.errors import CodecError
-from scarcity.node.model_file import MAX_FILE_BYTES, ModelFile, Provenance, decode_model, encode_model
+from scarcity.node.data.model_file import MAX_FILE_BYTES, ModelFile, Provenance, decode_model, encode_model
 
 SCHEMA = Schema([Variable("x", scale=1.0)], lags=1, horizon=3)
 MADE = Provenance("scarcity 0", "a test", "distributed", "record", "average", 1.0, 1e-6, 8, 2, 1, reproducible=True)

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from scarcity.engine import Moments, Schema, Variable
-from scarcity.node.model_file import ModelFile, Provenance, encode_model
+from scarcity.node.data.model_file import ModelFile, Provenance, encode_model
 
 
 def test_the_bytes_of_a_model_are_these() -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from scarcity.cli.keys import keys
 from scarcity.errors import ConfigError
-from scarcity.node.config import read_node_config
 from scarcity.node.daemon import OUTBOX, NodeDaemon
-from scarcity.node.deployment import open_deployment
-from scarcity.node.outbox import read_outbox
+from scarcity.node.setup.config import read_node_config
+from scarcity.node.setup.deployment import open_deployment
+from scarcity.node.watch.outbox import read_outbox
 from tests.nodes_world import Host, command, found, write_rows
 
 HOUR, DAY = 3600.0, 86400.0

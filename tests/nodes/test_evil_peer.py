@@ -21,11 +21,11 @@ from scarcity.engine import OnlineDiscoveryEngine
 from scarcity.federation.client_agent import FederationClientAgent
 from scarcity.federation.codec import encode_packet, sign_packet
 from scarcity.federation.packets import Header, Packet, Release, basket_scope
-from scarcity.node.config import read_node_config
-from scarcity.node.deployment import Deployment, open_deployment
-from scarcity.node.directory import parse_address
 from scarcity.node.parcel import GossipParcel, Parcel
 from scarcity.node.roles import form_of
+from scarcity.node.setup.config import read_node_config
+from scarcity.node.setup.deployment import Deployment, open_deployment
+from scarcity.node.setup.directory import parse_address
 from scarcity.node.shell import Ring
 from tests.nodes_world import Daemon, Federation, Host, found, write_rows
 

@@ -13,7 +13,7 @@ from nacl.signing import SigningKey
 
 from scarcity.federation.codec import encode_packet
 from scarcity.federation.packets import Body, GossipPush, Header, Model, Packet, Release, TrustedUpdate, Unprotected
-from scarcity.node.outbox import Outbox, read_outbox
+from scarcity.node.watch.outbox import Outbox, read_outbox
 
 KEY = SigningKey(bytes(32))
 # No figure of a record is as large: sizes, rounds and shapes are small.

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scarcity.node.fields import Location
-from scarcity.node.toml_lines import key_lines, line_of
+from scarcity.node.setup.fields import Location
+from scarcity.node.setup.toml_lines import key_lines, line_of
 
 NAMES = st.one_of(st.from_regex(r"[A-Za-z0-9_\-]{1,6}", fullmatch=True), st.text("ab .#='\"[]\\é", max_size=5))
 VALUES = st.sampled_from(

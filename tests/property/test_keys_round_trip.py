@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id
-from scarcity.node.config import (
+from scarcity.node.setup.config import (
     FEDERATION_TABLES,
     SETTINGS_KEYS,
     read_federation_file,
     read_node_config,
 )
-from scarcity.node.config_text import federation_text, node_text
-from scarcity.node.directory import (
+from scarcity.node.setup.config_text import federation_text, node_text
+from scarcity.node.setup.directory import (
     Directory,
     NodeEntry,
     directory_json,
@@ -25,8 +25,8 @@ from scarcity.node.directory import (
     sign_directory,
     verify_directory,
 )
-from scarcity.node.enrolment import SeatWish
-from scarcity.node.request import parse_request
+from scarcity.node.setup.enrolment import SeatWish
+from scarcity.node.setup.request import parse_request
 from tests.keys_world import OPERATOR, OPERATOR_KEY, SCHEMA, federation_toml, public, request
 
 PLACE = Path("file")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scarcity.engine import Schema, Variable
 from scarcity.engine.schema_file import read_schema
 from scarcity.errors import ConfigError, LocalError
-from scarcity.node.schema_inference import WARNING, infer_schema, schema_text
-from scarcity.node.source import TableColumns
+from scarcity.node.data.schema_inference import WARNING, infer_schema, schema_text
+from scarcity.node.data.source import TableColumns
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 NUMBERS = st.floats(-1e12, 1e12)

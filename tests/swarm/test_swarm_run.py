@@ -20,7 +20,7 @@ from scarcity.federation.effects import (
     Waiting,
 )
 from scarcity.federation.packets import TrustMode, Unit
-from scarcity.node.source import TableColumns
+from scarcity.node.data.source import TableColumns
 from sim.plan import Observer, Outcome, Reason, Record, SwarmPlan
 from sim.report import JSON_KEYS, render, to_json
 from sim.swarm import SwarmConfig, load_source, plan_swarm, run_swarm

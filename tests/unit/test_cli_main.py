@@ -63,7 +63,7 @@ def test_an_unknown_command_or_option_is_wrong_use(capsys: pytest.CaptureFixture
     [
         (ConfigError("quorum must\nlie in (0, 1]"), 2),
         (ThresholdError("2 of 5 are left"), 1),
-        (PrivacyBudgetExceeded("nothing remains"), 4),
+        (PrivacyBudgetExceeded("sigma 1", "nothing", "a"), 4),
         (LedgerInUse("somebody has it"), 1),
         (KeyboardInterrupt(), 130),
     ],

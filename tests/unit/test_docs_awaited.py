@@ -11,8 +11,8 @@ import pytest
 from actors.transport import TransportStatistics
 from scarcity.errors import FederationError, NodeNotRunning
 from scarcity.federation.effects import Waiting
-from scarcity.node.awaited import Goal, wait_until
-from scarcity.node.status import MemberFacts, NodeStatus, status_of
+from scarcity.node.watch.awaited import Goal, wait_until
+from scarcity.node.watch.status import MemberFacts, NodeStatus, status_of
 
 
 def status(models: Sequence[int] = (), epoch: int = 1, waiting: tuple[Waiting, ...] = ()) -> NodeStatus:

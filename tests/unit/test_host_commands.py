@@ -18,12 +18,12 @@ from actors.transport import TransportStatistics
 from scarcity.cli import main as cli
 from scarcity.federation.codec import encode_packet
 from scarcity.federation.packets import Body, GossipPull, Header, Packet, Release
-from scarcity.node import control
-from scarcity.node.control import serve_control
-from scarcity.node.directory import sign_directory, write_directory
-from scarcity.node.logs import RepeatLimit
-from scarcity.node.outbox import Outbox
-from scarcity.node.status import status_of
+from scarcity.node.setup.directory import sign_directory, write_directory
+from scarcity.node.watch import control
+from scarcity.node.watch.control import serve_control
+from scarcity.node.watch.logs import RepeatLimit
+from scarcity.node.watch.outbox import Outbox
+from scarcity.node.watch.status import status_of
 from tests.keys_world import OPERATOR, directory, federation_toml, key_of, public
 
 ROOT = Path(__file__).parents[2]

@@ -19,8 +19,8 @@ import anyio
 import pytest
 
 from scarcity.errors import ConfigError, FederationError, NodeNotRunning, NodeRunning
-from scarcity.node import control
-from scarcity.node.control import CLIENTS_MAX, REQUEST_BYTES_MAX, ask_control, serve_control, stop_and_wait
+from scarcity.node.watch import control
+from scarcity.node.watch.control import CLIENTS_MAX, REQUEST_BYTES_MAX, ask_control, serve_control, stop_and_wait
 
 ROOT = Path(__file__).parents[2]
 
@@ -214,7 +214,7 @@ _DAEMON = """
 import sys; sys.path.insert(0, {root!r})
 import anyio
 from pathlib import Path
-from scarcity.node.control import serve_control
+from scarcity.node.watch.control import serve_control
 
 async def main():
     stop = anyio.Event()

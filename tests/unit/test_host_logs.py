@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from scarcity.errors import ConfigError
-from scarcity.node.logs import RepeatFilter, RepeatLimit, configure_logs
+from scarcity.node.watch.logs import RepeatFilter, RepeatLimit, configure_logs
 
 LOG = logging.getLogger("scarcity.node")
 

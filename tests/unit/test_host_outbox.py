@@ -27,7 +27,7 @@ from scarcity.federation.packets import (
     SecureSum,
 )
 from scarcity.node.journal import MemoryJournal
-from scarcity.node.outbox import DURABLE, Outbox, iterate_outbox, read_outbox
+from scarcity.node.watch.outbox import DURABLE, Outbox, iterate_outbox, read_outbox
 from scarcity.privacy import GaussianEvent, PrivacyFilter, PrivacyParams
 from scarcity.privacy.ledger import encode_record
 

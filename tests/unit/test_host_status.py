@@ -12,7 +12,7 @@ from actors.mailbox import MailboxStatistics
 from actors.transport import LinkStatistics, TransportStatistics
 from scarcity.errors import FederationError, UnknownClientError
 from scarcity.federation.effects import Waiting
-from scarcity.node.status import REASONS_MAX, MemberFacts, NodeStatus, render, status_of
+from scarcity.node.watch.status import REASONS_MAX, MemberFacts, NodeStatus, render, status_of
 
 NOW = 1000.0
 NODES = {"hospital_4": "delta", "hospital_5": "alpha", "hospital_6": "beta"}

@@ -12,9 +12,9 @@ from scarcity.engine import OnlineDiscoveryEngine, Schema, Variable
 from scarcity.errors import ConfigError, InsufficientInputs, InvalidRow
 from scarcity.federation.client import Learner
 from scarcity.federation.client_agent import FederationClientAgent
-from scarcity.node import tail as module
-from scarcity.node.source import Calendar, TableColumns, read_rows
-from scarcity.node.tail import RowsLearner, TailedRows
+from scarcity.node.data import tail as module
+from scarcity.node.data.source import Calendar, TableColumns, read_rows
+from scarcity.node.data.tail import RowsLearner, TailedRows
 
 SCHEMA = Schema([Variable("a", scale=1.0), Variable("b", scale=2.0)], lags=1, horizon=1)
 HEADING = "t,a,other,b\n"

@@ -17,9 +17,9 @@ from actors.links import Files, MutualTls
 from actors.links.tls import certificate_key
 from scarcity.cli import main as cli
 from scarcity.errors import ConfigError
-from scarcity.node.config import read_federation_file, read_node_config
-from scarcity.node.directory import SignedDirectory, read_directory
-from scarcity.node.keys import read_private_key
+from scarcity.node.setup.config import read_federation_file, read_node_config
+from scarcity.node.setup.directory import SignedDirectory, read_directory
+from scarcity.node.setup.keys import read_private_key
 from tests.keys_world import SCHEMA
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import pytest
 
 from scarcity.errors import ConfigError
 from scarcity.federation.packets import RoundSettings, TrustMode
-from scarcity.node.config import (
+from scarcity.node.setup.config import (
     BASKET_KEYS,
     CLIENT_KEYS,
     FEDERATION_TABLES,

@@ -9,7 +9,7 @@ import pytest
 
 from scarcity.errors import ConfigError, UnknownClientError
 from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, verify_roster
-from scarcity.node.directory import (
+from scarcity.node.setup.directory import (
     Directory,
     NodeEntry,
     directory_json,

@@ -7,9 +7,9 @@ import pytest
 
 from scarcity.errors import ConfigError, UnknownClientError
 from scarcity.federation.roster import COORDINATOR, Role, basket_id
-from scarcity.node import succession
-from scarcity.node.directory import Directory
-from scarcity.node.enrolment import SeatWish
+from scarcity.node.setup import succession
+from scarcity.node.setup.directory import Directory
+from scarcity.node.setup.enrolment import SeatWish
 from tests.keys_world import NOW, directory, public, request
 
 LATER = NOW + 5000

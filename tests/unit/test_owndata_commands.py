@@ -11,8 +11,8 @@ import pytest
 
 from scarcity.cli import main as cli
 from scarcity.engine.schema_file import read_schema
-from scarcity.node.model_file import ModelFile, read_model, write_model
-from scarcity.node.source import TableColumns, read_rows
+from scarcity.node.data.model_file import ModelFile, read_model, write_model
+from scarcity.node.data.source import TableColumns, read_rows
 from sim import commands
 from sim.plan import Outcome
 from sim.swarm import SwarmConfig, run_swarm

@@ -8,8 +8,7 @@ import pytest
 
 from scarcity.engine import Moments, OnlineDiscoveryEngine, Schema, Variable
 from scarcity.errors import CodecError, ConfigError, InsufficientInputs, SchemaMismatchError
-from scarcity.node.files import require_writable, write_whole
-from scarcity.node.model_file import (
+from scarcity.node.data.model_file import (
     MAX_TEXT,
     ModelFile,
     Provenance,
@@ -18,6 +17,7 @@ from scarcity.node.model_file import (
     read_model,
     write_model,
 )
+from scarcity.node.files import require_writable, write_whole
 
 SCHEMA = Schema([Variable("x", unit="µm", scale=1.0), Variable("y", scale=2.0)], lags=1, horizon=3)
 MADE = Provenance("scarcity 0", "a test", "distributed", "record", "average", 1.0, 1e-6, 8, 2, 1, reproducible=True)

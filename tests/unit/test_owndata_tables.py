@@ -11,8 +11,8 @@ import pytest
 
 from scarcity.engine import Schema, Variable
 from scarcity.errors import ConfigError, FederationError, InvalidRow
-from scarcity.node.source import Calendar, TableColumns, chosen, read_rows, table_source
-from scarcity.node.table_files import read_table
+from scarcity.node.data.source import Calendar, TableColumns, chosen, read_rows, table_source
+from scarcity.node.data.table_files import read_table
 
 COLUMNS = TableColumns("who", "where", "when")
 HEAD = "who,where,when,x,y\n"

@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib", reason="the extra [report] is not installed")
 
 from scarcity.cli.main import run
 from scarcity.engine import Relation
-from scarcity.node.prediction import Skills
+from scarcity.node.data.prediction import Skills
 from sim import commands
 from sim.plan import Closing, Reason, Spending, Spent, Waited
 from sim.report import Privacy, SwarmResult

@@ -11,7 +11,7 @@ from scarcity.engine import Moments, OnlineDiscoveryEngine, Schema, Variable, di
 from scarcity.engine.schema_file import read_schema
 from scarcity.errors import ConfigError, FederationError
 from scarcity.federation.roster import Member, Role
-from scarcity.node.source import Source, TableColumns, table_source
+from scarcity.node.data.source import Source, TableColumns, table_source
 from sim.sources import MIN_DAYS, flights
 from sim.truth import LAGS, coefficients, synthetic, true_links
 

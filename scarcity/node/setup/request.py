@@ -26,13 +26,13 @@ from nacl.signing import SigningKey, VerifyKey
 
 from scarcity.errors import ConfigError
 from scarcity.federation.roster import Member, Role
-from scarcity.node.directory import (
+from scarcity.node.setup.directory import (
     MEMBER_KEYS,
     NODE_KEYS,
     NodeEntry,
     require_member,
 )
-from scarcity.node.fields import Fields, Key, choice, hexadecimal, in_file, optional, parse_json, read_bounded
+from scarcity.node.setup.fields import Fields, Key, choice, hexadecimal, in_file, optional, parse_json, read_bounded
 
 _LABEL: Final = b"scarcity.request"
 FORMAT: Final = "scarcity-request-1"

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from scarcity.errors import ConfigError
 from scarcity.federation.roster import Member, Role, Roster
-from scarcity.node.directory import Directory, NodeEntry
-from scarcity.node.request import Request
+from scarcity.node.setup.directory import Directory, NodeEntry
+from scarcity.node.setup.request import Request
 
 
 def first_directory(federation: str, requests: Sequence[Request], expires_at: float) -> Directory:

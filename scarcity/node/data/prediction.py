@@ -13,7 +13,7 @@ import numpy as np
 
 from scarcity.engine import Schema, VarFit
 from scarcity.engine.arrays import BoolArray, FloatArray
-from scarcity.node.source import Party
+from scarcity.node.data.source import Party
 
 
 @attrs.frozen

@@ -19,7 +19,7 @@ import numpy as np
 from scarcity.engine import Schema, Variable
 from scarcity.engine.arrays import FloatArray
 from scarcity.errors import ConfigError, InvalidRow
-from scarcity.node.source import Calendar, Party, Table, TableColumns, read_rows
+from scarcity.node.data.source import Calendar, Party, Table, TableColumns, read_rows
 
 WARNING: Final = (
     "Everything in a schema is public: scales, centres and bounds must be common knowledge or come from a public file. "

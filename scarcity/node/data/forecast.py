@@ -15,9 +15,9 @@ import numpy as np
 
 from scarcity.engine import OnlineDiscoveryEngine, Schema, VarFit, fit_var
 from scarcity.errors import InsufficientInputs, InvalidRow, InvalidUpdate
-from scarcity.node.model_file import ModelFile, read_model
-from scarcity.node.prediction import Skills, held_out_windows, skills
-from scarcity.node.source import LEARN_SHARE, Party, Table, TableColumns, chosen, read_rows
+from scarcity.node.data.model_file import ModelFile, read_model
+from scarcity.node.data.prediction import Skills, held_out_windows, skills
+from scarcity.node.data.source import LEARN_SHARE, Party, Table, TableColumns, chosen, read_rows
 from scarcity.node.text import table_text
 
 

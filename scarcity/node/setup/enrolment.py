@@ -10,10 +10,10 @@ from nacl.signing import SigningKey
 
 from scarcity.errors import ConfigError
 from scarcity.federation.roster import COORDINATOR, Member, Role, basket_id
-from scarcity.node.config import SEGMENT
-from scarcity.node.directory import parse_address
-from scarcity.node.keys import Entropy, make_key, member_key_path, read_ledger_key, read_private_key, write_node
-from scarcity.node.request import Request, Wish, make_request
+from scarcity.node.setup.config import SEGMENT
+from scarcity.node.setup.directory import parse_address
+from scarcity.node.setup.keys import Entropy, make_key, member_key_path, read_ledger_key, read_private_key, write_node
+from scarcity.node.setup.request import Request, Wish, make_request
 
 
 @attrs.frozen

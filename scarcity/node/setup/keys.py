@@ -24,7 +24,7 @@ from nacl.signing import SigningKey
 from actors.links.tls import make_authority, private_pem, sign_node
 from scarcity.errors import ConfigError
 from scarcity.federation.roster import require_name
-from scarcity.node.fields import read_bounded
+from scarcity.node.setup.fields import read_bounded
 
 MAX_SIZE_BYTES: Final = 64 << 10  # a PEM key has some 120 bytes, a certificate some 600
 Entropy = Callable[[int], bytes]

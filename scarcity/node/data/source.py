@@ -1,7 +1,7 @@
 """Rows at rest: parties, their domains and the schema that they share, read from a file and checked before use.
 
-A table has one row a party and time, as CSV or Parquet (`scarcity.node.table_files`). Every refusal names file, row
-(the heading is line 1), column and value. An empty cell or NA is a missing value; `nan` and `inf` are refused.
+A table has one row a party and time, as CSV or Parquet (`scarcity.node.data.table_files`). Every refusal names file,
+row (the heading is line 1), column and value. An empty cell or NA is a missing value; `nan` and `inf` are refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scarcity.engine import Schema, Variable
 from scarcity.engine.arrays import FloatArray, IntArray
 from scarcity.engine.rows import MAX_ABSOLUTE
 from scarcity.errors import ConfigError, InvalidRow
-from scarcity.node.table_files import read_table
+from scarcity.node.data.table_files import read_table
 
 LEARN_SHARE: Final = 2 / 3  # of the time that the file covers; the rest is held out
 _MISSING: Final = frozenset({"", "NA"})

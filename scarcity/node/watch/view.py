@@ -16,8 +16,8 @@ from scarcity.federation.client import ClientCore
 from scarcity.federation.coordinator import CoordinatorCore
 from scarcity.federation.effects import Core, Reject
 from scarcity.federation.roster import Role
-from scarcity.node.status import MemberFacts
-from scarcity.node.tail import RowsLearner
+from scarcity.node.data.tail import RowsLearner
+from scarcity.node.watch.status import MemberFacts
 
 _REASONS_MAX = 256
 _OTHER = "other reasons"

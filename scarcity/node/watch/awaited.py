@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 
 from scarcity.errors import FederationError, NodeNotRunning
-from scarcity.node.status import NodeStatus
+from scarcity.node.watch.status import NodeStatus
 
 _POLL_S: Final = 0.2
 _SAY_S: Final = 5.0

@@ -1,6 +1,6 @@
 """One party's rows as they are written: a CSV file that grows, and the learner that feeds them to a client's engine.
 
-The cells are read by the lines that read a file at rest (`scarcity.node.source`), with the same words for what is
+The cells are read by the lines that read a file at rest (`scarcity.node.data.source`), with the same words for what is
 wrong. Only whole lines are read; the last one may still be being written. What was read before must still be there: a
 file that became shorter, or that begins or ends differently up to where it was read, is refused, because its rows would
 count twice or under other times. A line that has not been read yet may be mended in place.
@@ -28,7 +28,7 @@ from scarcity.errors import ConfigError, InsufficientInputs, InvalidRow, LocalEr
 from scarcity.federation.client_agent import FederationClientAgent
 from scarcity.federation.packets import Model, Update
 from scarcity.federation.privacy_guard import Layout
-from scarcity.node.source import Calendar, LineReader, Record, TableColumns, schema_of
+from scarcity.node.data.source import Calendar, LineReader, Record, TableColumns, schema_of
 
 CHECKED_BYTES: Final = 1 << 16  # at either end of what was read; what was read up to twice that is checked whole
 LINE_BYTES_MAX: Final = 1 << 20  # 40,000 columns; a longer line is a file of another kind

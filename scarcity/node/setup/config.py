@@ -29,8 +29,8 @@ from scarcity.federation.assembly import round_settings
 from scarcity.federation.packets import RoundSettings, TrustMode, Unit
 from scarcity.federation.privacy_guard import PrivacyParams
 from scarcity.federation.roster import COORDINATOR, basket_id
-from scarcity.node.directory import FEDERATION, parse_address, require_path
-from scarcity.node.fields import (
+from scarcity.node.setup.directory import FEDERATION, parse_address, require_path
+from scarcity.node.setup.fields import (
     Fields,
     Key,
     Location,
@@ -45,7 +45,7 @@ from scarcity.node.fields import (
     text,
     whole,
 )
-from scarcity.node.toml_lines import key_lines, line_of
+from scarcity.node.setup.toml_lines import key_lines, line_of
 
 MAX_SIZE_BYTES: Final = 1 << 20  # a config of thousands of seats is a tenth of it
 _MOST: Final = 1_000_000_000

@@ -10,7 +10,7 @@ import attrs
 import scarcity
 from scarcity.engine import OnlineDiscoveryEngine, Relation, Schema, fit_var, relations_of
 from scarcity.errors import InsufficientInputs, InvalidUpdate
-from scarcity.node.source import Party, TableColumns, chosen, read_rows
+from scarcity.node.data.source import Party, TableColumns, chosen, read_rows
 from scarcity.node.text import table_text
 
 

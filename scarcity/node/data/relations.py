@@ -6,8 +6,8 @@ from pathlib import Path
 
 from scarcity.engine import relations_of
 from scarcity.errors import InsufficientInputs, InvalidUpdate
-from scarcity.node.alone import Discovery, Finding
-from scarcity.node.model_file import Provenance, read_model
+from scarcity.node.data.alone import Discovery, Finding
+from scarcity.node.data.model_file import Provenance, read_model
 
 
 def relations_in(path: Path, *, alpha: float = 0.05, min_effect: float = 0.02) -> Discovery:

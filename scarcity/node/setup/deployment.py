@@ -19,10 +19,10 @@ from scarcity.errors import ConfigError
 from scarcity.federation.basket import BasketManager
 from scarcity.federation.roster import COORDINATOR, Roster, basket_id
 from scarcity.federation.transport import Reach, refuse_unsafe
-from scarcity.node.config import NodeConfig
-from scarcity.node.directory import Directory, SignedDirectory, read_directory
-from scarcity.node.keys import read_ledger_key, read_private_key
-from scarcity.node.tail import TailedRows
+from scarcity.node.data.tail import TailedRows
+from scarcity.node.setup.config import NodeConfig
+from scarcity.node.setup.directory import Directory, SignedDirectory, read_directory
+from scarcity.node.setup.keys import read_ledger_key, read_private_key
 
 
 @attrs.frozen

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from scarcity.errors import ConfigError
 from scarcity.federation.roster import Role
-from scarcity.node.config import (
+from scarcity.node.setup.config import (
     BASKET_KEYS,
     BUDGET_KEYS,
     CLIENT_KEYS,
@@ -24,9 +24,9 @@ from scarcity.node.config import (
     parse_federation_file,
     parse_node_config,
 )
-from scarcity.node.fields import Key, Required, shown
-from scarcity.node.keys import AUTHORITY, NODE_CERTIFICATE, NODE_KEY, member_key_path
-from scarcity.node.request import Request
+from scarcity.node.setup.fields import Key, Required, shown
+from scarcity.node.setup.keys import AUTHORITY, NODE_CERTIFICATE, NODE_KEY, member_key_path
+from scarcity.node.setup.request import Request
 
 Values = Mapping[str, object]
 _FEDERATION_HEAD: Final = "# What all parties agreed on: the same file on every host; compare its digest.\n"

@@ -38,7 +38,8 @@ from scarcity.federation.roster import (
     sign_roster,
     verify_roster,
 )
-from scarcity.node.fields import (
+from scarcity.node.files import write_whole
+from scarcity.node.setup.fields import (
     Fields,
     Key,
     Kind,
@@ -52,7 +53,6 @@ from scarcity.node.fields import (
     text,
     whole,
 )
-from scarcity.node.files import write_whole
 
 _LABEL: Final = b"scarcity.directory"
 FORMAT: Final = "scarcity-roster-1"

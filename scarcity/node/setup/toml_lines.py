@@ -11,7 +11,7 @@ import re
 import tomllib
 from typing import Final
 
-from scarcity.node.fields import Location
+from scarcity.node.setup.fields import Location
 
 _BLANK: Final = re.compile(r"(?:[ \t\r\n]|#[^\n]*)+")
 _SPACE: Final = re.compile(r"[ \t]*")
