@@ -13,7 +13,7 @@ and passes through.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, ClassVar, TypeVar, TypeVarTuple
+from typing import ClassVar, Protocol, TypeVar, TypeVarTuple
 
 from actors.address import ActorRef
 from actors.clock import Timer, check_seconds
@@ -21,9 +21,6 @@ from actors.errors import BadSetting
 from actors.mailbox import Mailbox
 from actors.message import is_message
 from actors.supervision import Restart
-
-if TYPE_CHECKING:
-    from actors.cell import Cell
 
 F = TypeVar("F", bound=Callable[..., object])
 Ts = TypeVarTuple("Ts")
@@ -83,12 +80,36 @@ class Actor:
         """Run after the last message, also after a failure; shielded, and cut off after a second."""
 
 
+class Life(Protocol):
+    """What a context needs of the task that drives its actor; `actors.cell.Cell` is that."""
+
+    ref: ActorRef
+
+    def now(self) -> float:
+        """Return the instant on the system's clock."""
+
+    def set_timer(self, seconds: float, message: object, *, period_s: float | None) -> Timer:
+        """Tell the actor a message later, once or again and again."""
+
+    def start_soon(self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
+        """Run an async function beside the handlers."""
+
+    async def spawn(self, what: Callable[[], Actor] | Actor, name: str | None) -> ActorRef:
+        """Start a child."""
+
+    def monitor(self, ref: ActorRef) -> None:
+        """Let the actor hear when another is gone."""
+
+    def leave(self) -> None:
+        """Handle what waits, then stop."""
+
+
 class Context:
     """What an actor may do. One object an actor; `sender` is of the message being handled."""
 
     __slots__ = ("_cell", "sender")
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: Life) -> None:
         self._cell = cell
         self.sender: ActorRef | None = None
 
@@ -99,7 +120,7 @@ class Context:
 
     def now(self) -> float:
         """Return the instant on the system's clock, in seconds."""
-        return self._cell.host.timers.now()
+        return self._cell.now()
 
     def tell(self, to: ActorRef, message: object) -> None:
         """As `to.tell`, with this actor as the sender."""
@@ -134,7 +155,7 @@ class Context:
 
     def monitor(self, ref: ActorRef) -> None:
         """Get `Down(ref, reason)` when that actor is gone, exactly once, at once when nobody lives there."""
-        self._cell.host.monitor(self._cell, ref)
+        self._cell.monitor(ref)
 
     def stop(self) -> None:
         """Accept nothing more, handle what waits already, then stop; a `permanent` actor starts again at once."""

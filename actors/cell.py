@@ -220,6 +220,14 @@ class Cell:
             raise ActorStopped(f"{self.ref} is not running")
         self._group.start_soon(self._guard, function, *args)
 
+    def now(self) -> float:
+        """Return the instant on the system's clock."""
+        return self.host.timers.now()
+
+    def monitor(self, ref: ActorRef) -> None:
+        """Let this actor get one `Down` when another is gone."""
+        self.host.monitor(self, ref)
+
     def set_timer(self, seconds: float, message: object, *, period_s: float | None) -> Timer:
         """Tell the actor itself `message` after `seconds`, and then every `period_s`."""
         return self._add_timer(self.host.timers.now() + seconds, lambda: self._ring(message), period_s)
