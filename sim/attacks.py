@@ -33,6 +33,27 @@ def sign_flip(update: Update, num_public: int = 0) -> Update:
     return attrs.evolve(update, vector=vector)
 
 
+# Name of a byzantine behaviour -> its own strength, which a plan may change.
+BEHAVIOURS: Final[Mapping[str, float]] = MappingProxyType(
+    {
+        "sign-flip": 1.0,
+        "label-flip": 1.0,
+        "ipm": 1.0,
+        "alie": 1.0,
+        "mimic": 1.0,
+        "gaussian": 1.0,
+        "min-max": 1.0,
+        "min-sum": 1.0,
+        "on-off": 2.0,
+        "noiseless": 1.0,
+        "non-finite": 1.0,
+        "equivocate": 1.0,
+        "dissensus": 1.0,
+        "replay": 1.0,
+        "stale": 1.0,
+        "garbage": 1.0,
+    }
+)
 ATTACKS: Final[Mapping[str, Attack]] = MappingProxyType({"sign-flip": sign_flip})
 
 

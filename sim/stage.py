@@ -1,85 +1,115 @@
-"""The one place that decides faults: who lies, who falls silent at which stage, how long a message takes.
+"""The one place that decides faults: what is lost and how long the rest takes, who crashes, lies or falls silent.
 
-Executors ask `passage` about every packet and do as it says. Who is doomed, and when, follows from the seed and the
-client's id alone, whatever order packets come in.
+Executors of a `World` ask a `FaultStage` about every packet and do as it says. A decision is a function of the seed,
+the fault's own identity, sender, receiver and the number of packets between the two so far: taking one fault out of a
+plan leaves all other decisions as they were, so a failing plan can shrink. Faults do not look at one another: a packet
+that two faults strike counts for both.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Mapping
 
 import attrs
 
-from scarcity.federation.packets import Packet, Ready, Release, SecureSum, TrustedUpdate, TrustMode, Unprotected
-from scarcity.federation.secure_aggregation import decode
-from scarcity.federation.secure_aggregation.messages import Advertise, Confirm, Masked, Reveal, Shares
-from sim.plan import SwarmPlan
+from scarcity.federation.client import Learner
+from scarcity.federation.packets import Body, Header, Packet
+from sim.chance import Chance
+from sim.faults import FaultPlan
 
-# What a client says in a round, in order: falling silent at a stage means that this and all later things are not said.
-STAGES: Final[dict[TrustMode, tuple[type, ...]]] = {
-    TrustMode.DISTRIBUTED: (Ready, Advertise, Shares, Masked, Confirm, Reveal),
-    TrustMode.LOCAL: (Release,),
-    TrustMode.CENTRAL: (TrustedUpdate,),
-    TrustMode.NONE: (Unprotected,),
-}
+# Signs a body in the name of the header's sender: lies that carry a signature need the liar's key.
+Sign = Callable[[Header, Body], Packet]
 
 
 @attrs.frozen
-class Silence:
-    """From when on a client says nothing more."""
+class CrashEvent:
+    """A member stops at `at_s` and starts again from its disk at `up_at_s` (infinity: never)."""
 
-    round_id: int
-    stage: type
+    at_s: float
+    member: str
+    up_at_s: float
+    torn: bool
+    fault_index: int
 
 
-class Stage:
-    """Decides the faults of one plan.
+@attrs.frozen
+class Fired:
+    """How often an entry of the plan has struck, and whom.
 
     Attributes:
-        fallen: clients that have fallen silent so far, with the stage's name.
+        index: place of the entry in `FaultPlan.entries`.
+        name: its kind.
+        count: how often.
+        on: the members that it struck, sorted.
     """
 
-    def __init__(self, plan: SwarmPlan) -> None:
-        self._latency_s = plan.latency_s
-        self._stages = STAGES[plan.settings.mode]
-        self._doomed = {name: silence for name in _client_ids(plan) if (silence := _silence_of(plan, name)) is not None}
-        self.fallen: dict[str, str] = {}
-
-    @property
-    def doomed(self) -> dict[str, Silence]:
-        """Clients that will fall silent, and when."""
-        return dict(self._doomed)
-
-    def passage(self, sender: str, packet: Packet) -> float | None:
-        """Return after how many seconds a packet arrives, None if never."""
-        silence = self._doomed.get(sender)
-        if silence is not None and (sender in self.fallen or self._reached(packet, silence)):
-            self.fallen.setdefault(sender, silence.stage.__name__.lower())
-            return None
-        return self._latency_s
-
-    def _reached(self, packet: Packet, silence: Silence) -> bool:
-        said = _said(packet)
-        if said not in self._stages or packet.header.round_id < silence.round_id:
-            return False
-        late = packet.header.round_id > silence.round_id
-        return late or self._stages.index(said) >= self._stages.index(silence.stage)
+    index: int
+    name: str
+    count: int
+    on: tuple[str, ...]
 
 
-def _client_ids(plan: SwarmPlan) -> list[str]:
-    return [party.id for party in plan.source.parties]
+class FaultStage:
+    """Decides the faults of one plan.
 
+    Args:
+        plan: what goes wrong.
+        seats: member id -> its domain, empty for the coordinator.
+        chance: decides, together with what a decision is about.
+        until_s: end of the run; crashes are known up to it.
+        sign: signs lies; a plan with a behaviour of `sim.lies.SIGNED_LIES` needs it.
 
-def _silence_of(plan: SwarmPlan, client_id: str) -> Silence | None:
-    chance = plan.chance
-    if chance.uniform("drop", client_id) >= plan.drop:
-        return None
-    stages = STAGES[plan.settings.mode]
-    stage = stages[int(chance.uniform("drop stage", client_id) * len(stages))]
-    return Silence(1 + int(chance.uniform("drop round", client_id) * plan.rounds), stage)
+    Raises:
+        ConfigError: a group of the plan has no members.
+    """
 
+    def __init__(
+        self,
+        plan: FaultPlan,
+        seats: Mapping[str, str],
+        chance: Chance,
+        until_s: float,
+        *,
+        sign: Sign | None = None,
+    ) -> None:
+        self._plan = plan
+        self._seats = dict(seats)
+        self._chance = chance
+        self._until_s = until_s
+        self._sign = sign
 
-def _said(packet: Packet) -> type:
-    """Return what kind of thing a packet says: its body's class, or that of the secure sum's message inside."""
-    body = packet.body
-    return type(decode(body.payload)) if isinstance(body, SecureSum) else type(body)
+    def passages(self, src: str, dst: str, packet: Packet, size_bytes: int, now: float) -> tuple[float, ...]:
+        """Return the delay of each copy of a packet that arrives; none: it is lost."""
+        return (0.0,)
+
+    def crashes(self) -> tuple[CrashEvent, ...]:
+        """Return all crashes of the run, sorted; nobody crashes while it is down."""
+        return ()
+
+    def local_time(self, member: str, now: float) -> float:
+        """Return what a member's clock shows at an instant of the world."""
+        return now
+
+    def world_time(self, member: str, local: float) -> float:
+        """Return the instant of the world at which a member's clock shows `local`: when its timers are due."""
+        return local
+
+    def handling_s(self, member: str, now: float) -> float:
+        """Return how long a member takes for a packet that it takes up now."""
+        return 0.0
+
+    def learner(self, member: str, learner: Learner) -> Learner:
+        """Return the learner that a member's core is given: a liar's forges its updates."""
+        return learner
+
+    def say(self, src: str, dst: str, packet: Packet) -> tuple[Packet, ...]:
+        """Return what a member sends instead of a packet; each then passes on its own. The honest send it as it is."""
+        return (packet,)
+
+    def fired(self, now: float | None = None) -> tuple[Fired, ...]:
+        """Return how often each entry has struck; crashes after `now` (None: the end of the run) do not count."""
+        return ()
+
+    def unfired(self, now: float | None = None) -> tuple[Fired, ...]:
+        """Return the entries that have struck nobody: a plan that holds one has not tested what it says."""
+        return tuple(fired for fired in self.fired(now) if fired.count == 0)
