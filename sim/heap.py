@@ -1,0 +1,350 @@
+"""Run a world in virtual time without any event loop: cores and one heap of (time, order, what).
+
+What is due at one instant happens in the order in which it was put on the heap, so a run is a function of its world.
+The stage stands between `Send` and delivery and decides every fault; cores are called with their own clocks' time.
+
+A crash takes a core, its timers and its mailbox; what is on its way to it stays on its way, and its disk stays. A torn
+crash strikes at the next record that the member writes: that record is lost, and nothing behind it leaves.
+
+A member that takes time over a message (`handling_s`) has a mailbox: what comes meanwhile waits there, in order, up to
+the bound that the actors' mailboxes have.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import attrs
+
+from scarcity.federation.codec import kind_of
+from scarcity.federation.effects import Core, Effect, Emit, Entry, ModelMade, Persist, Reject, RoundAborted, Send
+from scarcity.federation.packets import GossipPull, GossipPush, Model, Packet, SecureSum
+from scarcity.node.shell import CoreActor
+from sim.built import Built
+from sim.checkers import (
+    BudgetKept,
+    Checker,
+    Checks,
+    MailboxesBounded,
+    OneAnswer,
+    OneModel,
+    RowsOnce,
+    SubmissionsKept,
+    SumExact,
+)
+from sim.liveness import GossipConverged, Liveness, NothingOverdue
+from sim.result import KEPT_MODELS, SimResult
+from sim.stage import CrashEvent
+from sim.trace import Trace, digest_text
+
+_DELIVER, _FIRE, _HANDLED, _CRASH, _UP, _TICK = range(6)
+_TICK_S = 1.0  # how often checkers look around
+_HEADER_BYTES: Final = 160  # of a packet, about: envelope, signature, framing
+MAILBOX: Final = CoreActor.mailbox.capacity
+
+
+def default_checkers(built: Built) -> tuple[Checker, ...]:
+    """Return one of each."""
+    return (
+        BudgetKept(built),
+        RowsOnce(),
+        SumExact(built),
+        SubmissionsKept(built),
+        OneAnswer(built),
+        OneModel(),
+        NothingOverdue(),
+        MailboxesBounded(MAILBOX),
+        GossipConverged(built),
+        Liveness(built),
+    )
+
+
+def size_of(packet: Packet) -> int:
+    """Return about how many bytes a packet has on the wire, without encoding it."""
+    body = packet.body
+    if isinstance(body, GossipPush):
+        return _HEADER_BYTES + sum(map(len, body.items))
+    if isinstance(body, GossipPull):
+        return _HEADER_BYTES + 24 * len(body.known)
+    if isinstance(body, SecureSum):
+        return _HEADER_BYTES + len(body.payload)
+    vector = getattr(body, "vector", None)
+    return _HEADER_BYTES + (0 if vector is None else int(vector.nbytes))
+
+
+class Heap:
+    """The executor.
+
+    Args:
+        checkers: None: one of each (`default_checkers`).
+        sink: takes each line of the trace file.
+    """
+
+    def __init__(
+        self, checkers: Iterable[Checker] | None = None, *, sink: Callable[[str], object] | None = None
+    ) -> None:
+        self._checkers = checkers
+        self._sink = sink
+
+    def execute(self, world: Built, until_s: float) -> SimResult:
+        """Run a world from its start until an instant."""
+        checkers = default_checkers(world) if self._checkers is None else self._checkers
+        return _Run(world, Checks(checkers), Trace(self._sink)).play(until_s)
+
+
+@attrs.define(eq=False)
+class _Down:
+    """A torn crash that waits for its member's next record."""
+
+    up_at: float
+
+
+class _Run:
+    """One execution; a `checkers.View` of itself."""
+
+    def __init__(self, built: Built, checks: Checks, trace: Trace) -> None:
+        self.built = built
+        self.now = 0.0
+        self.cores: dict[str, Core] = {}
+        self._stage = self._clocks = built.stage
+        self._checks = checks
+        self._trace = trace
+        self._heap: list[tuple[Any, ...]] = []
+        self._order = 0
+        self._timers: dict[str, dict[str, int]] = {}  # member -> name -> the order of what is to fire
+        self._inbox: dict[str, deque[tuple[Any, ...]]] = {}  # of the members that have something in hand
+        self._life: Counter[str] = Counter()
+        self._torn: dict[str, _Down] = {}
+        self._models: dict[int, Model] = {}
+        self._counts: Counter[str] = Counter()
+        self._refusals: Counter[str] = Counter()
+        skewed = (m for m in built.members if any(self._clocks.local_time(m, t) != t for t in (0.0, 1.0)))
+        self._skewed = frozenset(skewed)
+
+    # What checkers look at.
+
+    def local_time(self, member: str) -> float:
+        return self._clocks.local_time(member, self.now) if member in self._skewed else self.now
+
+    def mailbox_sizes(self) -> Mapping[str, int]:
+        return {member: len(waiting) for member, waiting in self._inbox.items() if waiting}
+
+    def handling_s(self, member: str) -> float:
+        return self._stage.handling_s(member, self.now)
+
+    # The run.
+
+    def play(self, until_s: float) -> SimResult:
+        for event in self._stage.crashes():
+            self._push(event.at_s, _CRASH, event)
+        if self.built.config.heal_s > 0:
+            self._push(self.built.config.heal_at, _UP, "")
+        for member in self.built.members:
+            self._start(member)
+        self._push(_TICK_S, _TICK)
+        heap, pop = self._heap, heapq.heappop
+        while heap and heap[0][0] <= until_s:
+            item = pop(heap)
+            self.now = item[0]
+            self._happen(item)
+        self.now = until_s
+        self._checks.end(self)
+        return self._result()
+
+    def _happen(self, item: tuple[Any, ...]) -> None:
+        what = item[2]
+        if what <= _FIRE:
+            self._arrive(item)
+        elif what == _HANDLED:
+            self._handled(*item[3:])
+        elif what == _CRASH:
+            self._crash(item[3])
+        elif what == _UP:
+            self._come_up(item[3])
+        else:
+            self._checks.tick(self)
+            self._push(self.now + _TICK_S, _TICK)
+
+    def _push(self, at: float, what: int, *rest: Any) -> int:
+        self._order += 1
+        heapq.heappush(self._heap, (at, self._order, what, *rest))
+        return self._order
+
+    # Deliveries and timers.
+
+    def _arrive(self, item: tuple[Any, ...]) -> None:
+        """Let a member take what is due, at once or after what it has in hand."""
+        member = item[3]
+        if item[2] == _FIRE:
+            if self._timers[member].get(item[4]) != item[1]:
+                return  # it was set anew or disarmed, or its member died
+        elif member not in self.cores:
+            self._dead(item)
+            return
+        waiting = self._inbox.get(member)
+        if waiting is not None:
+            if len(waiting) >= MAILBOX and item[2] == _DELIVER:
+                self._dead(item)
+            else:
+                waiting.append(item)
+            return
+        takes_s = self._stage.handling_s(member, self.now)
+        if takes_s > 0:
+            self._inbox[member] = deque()
+            self._push(self.now + takes_s, _HANDLED, member, self._life[member], item)
+        else:
+            self._take(item)
+
+    def _handled(self, member: str, life: int, item: tuple[Any, ...]) -> None:
+        """A member is done with what it had in hand, and turns to the next."""
+        if self._life[member] != life:
+            return
+        self._take(item)
+        waiting = self._inbox.get(member)
+        if waiting is None:
+            return  # it died of it
+        if not waiting:
+            del self._inbox[member]
+            return
+        takes_s = self._stage.handling_s(member, self.now)
+        self._push(self.now + takes_s, _HANDLED, member, life, waiting.popleft())
+
+    def _take(self, item: tuple[Any, ...]) -> None:
+        """Give a core what is due and carry out what it answers."""
+        member = item[3]
+        now = self._clocks.local_time(member, self.now) if member in self._skewed else self.now
+        if item[2] == _DELIVER:
+            _, _, _, _, sender, packet = item
+            self._counts["deliveries"] += 1
+            self._trace.note(self.now, "deliver", member, sender, kind_of(packet.body))
+            self._carry(member, self.cores[member].receive(packet, sender, now))
+            return
+        name, due = item[4:]
+        if self._timers[member].get(name) != item[1]:
+            return
+        del self._timers[member][name]
+        self._trace.note(self.now, "fire", member, "", name)
+        # A skewed clock may round to just before the instant that it was asked for.
+        self._carry(member, self.cores[member].fire(name, max(now, due)))
+
+    def _dead(self, item: tuple[Any, ...]) -> None:
+        self._counts["dead"] += 1
+        self._trace.note(self.now, "dead", item[3], item[4], kind_of(item[5].body))
+
+    # Effects.
+
+    def _carry(self, member: str, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._send(member, effect)
+            elif isinstance(effect, Persist):
+                if not self._persist(member, effect.entry):
+                    return
+            elif isinstance(effect, Emit):
+                self._note(effect)
+            elif isinstance(effect, Reject):
+                code = effect.reason.partition(":")[0]
+                self._refusals[code] += 1
+                self._trace.note(self.now, "refuse", member, effect.peer, code)
+                continue
+            else:
+                self._arm(member, effect.name, effect.at)
+                continue
+            self._checks.effect(member, effect, self.now)
+
+    def _send(self, member: str, effect: Send) -> None:
+        to, stage, now = effect.to, self._stage, self.now
+        for packet in stage.say(member, to, effect.packet):
+            delays = stage.passages(member, to, packet, size_of(packet), now)
+            for delay in delays:
+                self._push(now + delay, _DELIVER, to, member, packet)
+            if not delays:
+                self._counts["lost"] += 1
+                self._trace.note(now, "lose", member, to, kind_of(packet.body))
+
+    def _persist(self, member: str, entry: Entry) -> bool:
+        """Make a record durable; say whether its member lives on."""
+        disk, torn = self.built.disks[member], self._torn.get(member)
+        if torn is not None:
+            disk.begin(entry)
+            self._die(member, torn=True, up_at=torn.up_at)
+            return False
+        disk.append(entry)
+        self._trace.note(self.now, "persist", member, "", f"{entry.kind} {digest_text(entry.payload)}")
+        return True
+
+    def _note(self, effect: Emit) -> None:
+        event = effect.event
+        if isinstance(event, ModelMade):
+            self._models[event.model.round_id] = event.model
+            self._models.pop(event.model.round_id - KEPT_MODELS, None)
+            self._counts["models"] += 1
+        elif isinstance(event, RoundAborted):
+            self._counts["aborted"] += 1
+
+    def _arm(self, member: str, name: str, at: float) -> None:
+        timers = self._timers[member]
+        if math.isinf(at):
+            timers.pop(name, None)
+        else:
+            due = self._clocks.world_time(member, at) if member in self._skewed else at
+            timers[name] = self._push(max(self.now, due), _FIRE, member, name, at)
+
+    # Lives.
+
+    def _start(self, member: str) -> None:
+        self._life[member] += 1
+        self._timers[member] = {}
+        core = self.cores[member] = self.built.core(member)
+        self._trace.note(self.now, "up", member)
+        self._carry(member, core.start(self.local_time(member)))
+
+    def _crash(self, event: CrashEvent) -> None:
+        if event.member not in self.cores or event.member in self._torn:
+            return
+        if event.torn:
+            self._torn[event.member] = _Down(event.up_at_s)
+        else:
+            self._die(event.member, torn=False, up_at=event.up_at_s)
+
+    def _die(self, member: str, *, torn: bool, up_at: float) -> None:
+        self.built.disks[member].crash(torn=torn)
+        del self.cores[member]
+        self._timers[member] = {}
+        self._inbox.pop(member, None)
+        self._torn.pop(member, None)
+        self._life[member] += 1
+        self._counts["crashes"] += 1
+        self._trace.note(self.now, "crash", member, "", "torn" if torn else "")
+        self._checks.died(member, self.now)
+        if not math.isinf(up_at):
+            self._push(max(self.now, up_at), _UP, member)
+
+    def _come_up(self, member: str) -> None:
+        """Start a member again; nobody in particular: the heal, all that are down."""
+        if not member:
+            self._torn.clear()
+            self._stage = self.built.calm
+        for name in (member,) if member else self.built.members:
+            if name not in self.cores:
+                self._start(name)
+
+    def _result(self) -> SimResult:
+        return SimResult(
+            trace_hash=self._trace.hash,
+            violations=tuple(self._checks.violations),
+            models=dict(self._models),
+            num_models=self._counts["models"],
+            num_aborted=self._counts["aborted"],
+            dead_letters=self._counts["dead"],
+            lost=self._counts["lost"],
+            deliveries=self._counts["deliveries"],
+            crashes=self._counts["crashes"],
+            refusals=dict(sorted(self._refusals.items())),
+            fired=self.built.stage.fired(self.now),
+            now_s=self.now,
+        )
