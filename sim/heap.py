@@ -4,7 +4,8 @@ What is due at one instant happens in the order in which it was put on the heap,
 The stage stands between `Send` and delivery and decides every fault; cores are called with their own clocks' time.
 
 A crash takes a core, its timers and its mailbox; what is on its way to it stays on its way, and its disk stays. A torn
-crash strikes at the next record that the member writes: that record is lost, and nothing behind it leaves.
+crash strikes at the next record that the member writes: that record is lost, and nothing behind it leaves. Who writes
+nothing for a second (or half of the time that it will be down) dies then, with nothing to lose.
 
 A member that takes time over a message (`handling_s`) has a mailbox: what comes meanwhile waits there, in order, up to
 the bound that the actors' mailboxes have.
@@ -18,17 +19,17 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-import attrs
-
 from scarcity.federation.codec import kind_of
 from scarcity.federation.effects import Core, Effect, Emit, Entry, ModelMade, Persist, Reject, RoundAborted, Send
 from scarcity.federation.packets import GossipPull, GossipPush, Model, Packet, SecureSum
 from scarcity.node.shell import CoreActor
 from sim.built import Built
-from sim.checkers import (
+from sim.checkers import Checker, Checks
+from sim.liveness import GossipConverged, Liveness, NothingOverdue
+from sim.result import KEPT_MODELS, SimResult
+from sim.safety import (
     BudgetKept,
-    Checker,
-    Checks,
+    DurableFirst,
     MailboxesBounded,
     OneAnswer,
     OneModel,
@@ -36,13 +37,12 @@ from sim.checkers import (
     SubmissionsKept,
     SumExact,
 )
-from sim.liveness import GossipConverged, Liveness, NothingOverdue
-from sim.result import KEPT_MODELS, SimResult
 from sim.stage import CrashEvent
 from sim.trace import Trace, digest_text
 
 _DELIVER, _FIRE, _HANDLED, _CRASH, _UP, _TICK = range(6)
 _TICK_S = 1.0  # how often checkers look around
+_TORN_S = 1.0
 _HEADER_BYTES: Final = 160  # of a packet, about: envelope, signature, framing
 MAILBOX: Final = CoreActor.mailbox.capacity
 
@@ -54,6 +54,7 @@ def default_checkers(built: Built) -> tuple[Checker, ...]:
         RowsOnce(),
         SumExact(built),
         SubmissionsKept(built),
+        DurableFirst(),
         OneAnswer(built),
         OneModel(),
         NothingOverdue(),
@@ -96,13 +97,6 @@ class Heap:
         return _Run(world, Checks(checkers), Trace(self._sink)).play(until_s)
 
 
-@attrs.define(eq=False)
-class _Down:
-    """A torn crash that waits for its member's next record."""
-
-    up_at: float
-
-
 class _Run:
     """One execution; a `checkers.View` of itself."""
 
@@ -118,7 +112,7 @@ class _Run:
         self._timers: dict[str, dict[str, int]] = {}  # member -> name -> the order of what is to fire
         self._inbox: dict[str, deque[tuple[Any, ...]]] = {}  # of the members that have something in hand
         self._life: Counter[str] = Counter()
-        self._torn: dict[str, _Down] = {}
+        self._torn: dict[str, CrashEvent] = {}  # crashes that wait for a record
         self._models: dict[int, Model] = {}
         self._counts: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
@@ -140,7 +134,7 @@ class _Run:
 
     def play(self, until_s: float) -> SimResult:
         for event in self._stage.crashes():
-            self._push(event.at_s, _CRASH, event)
+            self._push(event.at_s, _CRASH, event, False)
         if self.built.config.heal_s > 0:
             self._push(self.built.config.heal_at, _UP, "")
         for member in self.built.members:
@@ -162,7 +156,7 @@ class _Run:
         elif what == _HANDLED:
             self._handled(*item[3:])
         elif what == _CRASH:
-            self._crash(item[3])
+            self._crash(*item[3:])
         elif what == _UP:
             self._come_up(item[3])
         else:
@@ -271,7 +265,7 @@ class _Run:
         disk, torn = self.built.disks[member], self._torn.get(member)
         if torn is not None:
             disk.begin(entry)
-            self._die(member, torn=True, up_at=torn.up_at)
+            self._die(member, torn=True, up_at=torn.up_at_s)
             return False
         disk.append(entry)
         self._trace.note(self.now, "persist", member, "", f"{entry.kind} {digest_text(entry.payload)}")
@@ -303,13 +297,15 @@ class _Run:
         self._trace.note(self.now, "up", member)
         self._carry(member, core.start(self.local_time(member)))
 
-    def _crash(self, event: CrashEvent) -> None:
-        if event.member not in self.cores or event.member in self._torn:
+    def _crash(self, event: CrashEvent, waited: bool) -> None:
+        member = event.member
+        if member not in self.cores:
             return
-        if event.torn:
-            self._torn[event.member] = _Down(event.up_at_s)
-        else:
-            self._die(event.member, torn=False, up_at=event.up_at_s)
+        if event.torn and not waited:
+            self._torn[member] = event
+            self._push(event.at_s + min(_TORN_S, (event.up_at_s - event.at_s) / 2), _CRASH, event, True)
+        elif not event.torn or self._torn.get(member) is event:
+            self._die(member, torn=False, up_at=event.up_at_s)
 
     def _die(self, member: str, *, torn: bool, up_at: float) -> None:
         self.built.disks[member].crash(torn=torn)
