@@ -12,12 +12,13 @@ plan was made. `sim.stage` decides, `sim.fault_files` reads and writes.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 
@@ -88,6 +89,8 @@ __all__ = [
     "Reorder",
     "SlowHandler",
     "Uniform",
+    "at_place",
+    "clients_of",
     "entry_dict",
     "is_client",
     "kind_name",
@@ -95,6 +98,7 @@ __all__ = [
 ]
 
 EVERYBODY, CLIENTS, BASKETS = "*", "clients", "baskets"
+_ID_BYTES: Final = 6  # of an entry's digest: two of a plan's dozen collide once in 10^12 plans
 
 
 # Faults.
@@ -231,6 +235,7 @@ FAULT_KINDS: Final[Mapping[str, type[Fault]]] = MappingProxyType(
         "byzantine": Byzantine,
     }
 )
+_E = TypeVar("_E")
 _KIND_NAMES: Final = {kind: name for kinds in (NETWORK_KINDS, FAULT_KINDS) for name, kind in kinds.items()}
 
 
@@ -252,19 +257,78 @@ def entry_dict(entry: Entry) -> dict[str, Any]:
     return named
 
 
-def _derived_ids(entries: Iterable[Entry]) -> tuple[str, ...]:
-    """Return the digest of what each says; of two that say the same, the second one has a number."""
-    seen: Counter[str] = Counter()
-    ids = []
-    for entry in entries:
-        digest = hashlib.blake2b(json.dumps(entry_dict(entry), sort_keys=True).encode(), digest_size=6).hexdigest()
-        ids.append(f"{digest}-{seen[digest]}" if seen[digest] else digest)
-        seen[digest] += 1
+def _derived_ids(entries: Sequence[Entry], given: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the given identities, and instead of each that is empty the digest of what the entry says.
+
+    Of two that say the same, the second one has a number.
+    """
+    known = list(given) or [""] * len(entries)
+    taken, ids = set(known), []
+    for entry, identity in zip(entries, known, strict=True):
+        text = json.dumps(entry_dict(entry), sort_keys=True)
+        digest = hashlib.blake2b(text.encode(), digest_size=_ID_BYTES, person=b"sim.faults").hexdigest()
+        numbered = (f"{digest}-{number}" if number else digest for number in itertools.count())
+        ids.append(identity or next(name for name in numbered if name not in taken))
+        taken.add(ids[-1])
     return tuple(ids)
 
 
 def _default_ids(plan: Any) -> tuple[str, ...]:
     return _derived_ids(plan.entries)
+
+
+def require_keys(named: Mapping[str, Any], allowed: Iterable[str], needed: Iterable[str]) -> None:
+    """Raise ConfigError unless a table has all needed keys and no others than the allowed ones."""
+    names = list(allowed)
+    for key in named:
+        if key not in names:
+            raise ConfigError(f"key {str(key)[:SHOWN]!r} is unknown; allowed: {', '.join(names)}")
+    for key in needed:
+        if key not in named:
+            raise ConfigError(f"key {key!r} is missing; allowed: {', '.join(names)}")
+
+
+def _read_entries(section: str, items: object, kinds: Mapping[str, type[_E]]) -> tuple[list[_E], list[str]]:
+    if not isinstance(items, list):
+        raise ConfigError(f"{section} is {repr(items)[:SHOWN]}; allowed: a list of tables")
+    entries, ids = [], []
+    for index, item in enumerate(items):
+        with at_place(f"{section}[{index}]"):
+            if not isinstance(item, dict):
+                raise ConfigError(f"it is {repr(item)[:SHOWN]}; allowed: a table with the key kind")
+            fields = dict(item)
+            kind = _choose("kind", fields.pop("kind", None), kinds)
+            ids.append(_read_id(fields.pop("id", "")))
+            entries.append(_read_entry(kind, fields))
+    return entries, ids
+
+
+def _read_id(identity: object) -> str:
+    if not isinstance(identity, str):
+        raise ConfigError(f"id is {repr(identity)[:SHOWN]}; allowed: text")
+    return identity
+
+
+def _choose(key: str, name: object, known: Mapping[str, _E]) -> _E:
+    if not isinstance(name, str) or name not in known:
+        raise ConfigError(f"{key} is {repr(name)[:SHOWN]}; allowed: {', '.join(known)}")
+    return known[name]
+
+
+def _read_entry(kind: Any, fields: dict[str, Any]) -> Any:
+    """Return the entry of a table; a latency's table holds its law's keys too."""
+    if "law" in (field.name for field in attrs.fields(kind)):
+        law: Any = _choose("law", fields.pop("law", None), LAWS)
+        own = [field.name for field in attrs.fields(law)]
+        others = [field.name for field in attrs.fields(kind) if field.name != "law"]
+        require_keys(fields, [*own, *others], _needed(law))
+        return kind(law(**{key: fields.pop(key) for key in own if key in fields}), **fields)
+    require_keys(fields, [field.name for field in attrs.fields(kind)], _needed(kind))
+    return kind(**fields)
+
+
+def _needed(kind: Any) -> list[str]:
+    return [field.name for field in attrs.fields(kind) if field.default is attrs.NOTHING]
 
 
 def _entries_of(kinds: Mapping[str, type]) -> Check:
@@ -308,6 +372,27 @@ class FaultPlan:
         num_laws = len(self.network)
         return f"network[{index}]" if index < num_laws else f"faults[{index - num_laws}]"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain values for JSON or TOML; an identity stands only where it is not the derived one."""
+        entries = [entry_dict(entry) for entry in self.entries]
+        for named, identity, derived in zip(entries, self.ids, self.derived_ids, strict=True):
+            if identity != derived:
+                named["id"] = identity
+        return {"network": entries[: len(self.network)], "faults": entries[len(self.network) :]}
+
+    @classmethod
+    def from_dict(cls, named: Mapping[str, Any]) -> FaultPlan:
+        """Return the plan of plain values.
+
+        Raises:
+            ConfigError: a key, kind or value is unknown, missing or out of range; the message names where.
+        """
+        require_keys(named, ("network", "faults"), ())
+        network, network_ids = _read_entries("network", named.get("network", []), NETWORK_KINDS)
+        faults, fault_ids = _read_entries("faults", named.get("faults", []), FAULT_KINDS)
+        ids = _derived_ids([*network, *faults], [*network_ids, *fault_ids])
+        return cls(tuple(network), tuple(faults), ids)
+
     def without(self, index: int) -> FaultPlan:
         """Return the plan without one entry; the others keep their identities, and with them their decisions."""
         kept = [i for i in range(len(self.entries)) if i != index % len(self.entries)]
@@ -329,6 +414,15 @@ class FaultPlan:
         entries[index] = entry
         num_laws = len(self.network)
         return FaultPlan(tuple(entries[:num_laws]), tuple(entries[num_laws:]), self.ids)
+
+
+@contextmanager
+def at_place(place: str) -> Iterator[None]:
+    """Prefix a ConfigError with the place in the plan that it is about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from None
 
 
 def members_of(group: str, seats: Mapping[str, str]) -> tuple[str, ...]:
@@ -356,6 +450,21 @@ def members_of(group: str, seats: Mapping[str, str]) -> tuple[str, ...]:
         known = ", ".join((EVERYBODY, CLIENTS, BASKETS, *domains, *sorted(seats)))
         raise ConfigError(f"group {group!r} has no members; known groups are {known[: 10 * SHOWN]}")
     return tuple(sorted(found))
+
+
+def clients_of(groups: Iterable[str], seats: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the clients among the members of groups, sorted.
+
+    Raises:
+        ConfigError: a group has no members, or none that is a client.
+    """
+    clients: set[str] = set()
+    for group in groups:
+        found = {name for name in members_of(group, seats) if is_client(name, seats[name])}
+        if not found:
+            raise ConfigError(f"group {group!r} has no clients; allowed: groups that have, for only clients do this")
+        clients |= found
+    return tuple(sorted(clients))
 
 
 def is_client(member: str, domain: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import NormalDist
 from types import MappingProxyType
 from typing import Final
 
@@ -28,6 +29,9 @@ from sim.fault_fields import (
     of_kinds,
 )
 
+_NORMAL: Final = NormalDist()
+_LEAST_DRAW: Final = 2.0**-54  # stands for 0, below which no packet stays: half of the least draw above it
+
 # Laws of delay.
 
 
@@ -36,6 +40,10 @@ class Fixed:
     """Every packet takes this long."""
 
     seconds: float = attrs.field(converter=as_float, validator=DELAY)
+
+    def delay_s(self, _draw: float) -> float:
+        """Return the delay."""
+        return self.seconds
 
 
 @attrs.frozen
@@ -49,6 +57,10 @@ class Uniform:
         if self.high_s < self.low_s:
             raise ConfigError(f"high_s is {self.high_s}; allowed: at least low_s, which is {self.low_s}")
 
+    def delay_s(self, draw: float) -> float:
+        """Return the delay that a share `draw` of all packets stays below."""
+        return self.low_s + draw * (self.high_s - self.low_s)
+
 
 @attrs.frozen
 class Exponential:
@@ -61,6 +73,10 @@ class Exponential:
         if self.mean_s < self.floor_s:
             raise ConfigError(f"mean_s is {self.mean_s}; allowed: at least floor_s, which is {self.floor_s}")
 
+    def delay_s(self, draw: float) -> float:
+        """Return the delay that a share `draw` of all packets stays below."""
+        return self.floor_s - (self.mean_s - self.floor_s) * math.log(1.0 - draw)
+
 
 @attrs.frozen
 class LogNormal:
@@ -68,6 +84,10 @@ class LogNormal:
 
     median_s: float = attrs.field(converter=as_float, validator=POSITIVE)
     sigma: float = attrs.field(converter=as_float, validator=POSITIVE)
+
+    def delay_s(self, draw: float) -> float:
+        """Return the delay that a share `draw` of all packets stays below."""
+        return self.median_s * math.exp(self.sigma * _NORMAL.inv_cdf(draw or _LEAST_DRAW))
 
 
 Law = Fixed | Uniform | Exponential | LogNormal
