@@ -27,13 +27,12 @@ from scarcity.federation.roster import COORDINATOR, Role
 from sim.chance import Chance, ReproducibleEntropy, reproducible_entropy
 from sim.disk import Disk
 from sim.faults import FaultPlan
-from sim.network import Latency
 from sim.stage import FaultStage
 
 FEDERATION = "sim"
 EXECUTORS = ("heap", "loop")
 # What a swarm in virtual time waits for, unless its settings say otherwise: everything within a few seconds.
-DURATIONS: Mapping[str, float] = {"gossip_s": 1.0, "ready_s": 2.0, "close_s": 2.0, "deadline_s": 4.0, "stage_s": 2.0}
+DURATIONS: Mapping[str, float] = {"gossip_s": 1.0, "ready_s": 1.0, "close_s": 1.0, "deadline_s": 3.0, "stage_s": 1.0}
 _ROWS = 4  # that a client reads between two rounds
 _STEPS = 64  # K of the synthetic rows: a value of one row is at most K^2 = 4096
 _FOR_EVER = 1 << 40  # rounds: the run ends before
@@ -74,7 +73,8 @@ class WorldConfig:
         round_every_s: pause between the end of a round and the next.
         rounds: how many; 0: as many as there is time for.
         until_s: virtual seconds.
-        heal_s: the last seconds without faults: everybody comes up again, and a new model is demanded.
+        heal_s: the last seconds without faults: everybody comes up again, and after
+            `healing_s` a new model is demanded.
         executor: who runs it.
     """
 
@@ -119,6 +119,16 @@ class WorldConfig:
     def heal_at(self) -> float:
         """When faults end."""
         return self.until_s - self.heal_s
+
+    @property
+    def healing_s(self) -> float:
+        """How long the last fault can be felt: a round that it spoilt ends, the next is open and has its model.
+
+        The coordinator's patience for the spoilt round, two attempts at Layer 2 of five stages each, the pause, and
+        the patience that the next round may take.
+        """
+        rules = self.round_settings()
+        return 2 * rules.patience_s + 10 * rules.stage_s + self.round_every_s
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -249,7 +259,7 @@ class Built:
     Attributes:
         config: the world.
         stage: decides faults.
-        calm: decides after the heal: the network's latency is all that is left of the plan.
+        calm: decides after the heal: nothing is left of the plan but skewed clocks.
         settings: the rules of every round.
         assembly: config + roster -> cores.
         layout: of the vectors.
@@ -334,11 +344,10 @@ def build(
     baskets = tuple(basket.id for basket in seats.roster.baskets)
     members = (*baskets, *sorted(clients), COORDINATOR)
     keep = {member: _KEEP_ROUNDS * max(1, _writers(seats, member)) for member in members}
-    stage, calm = _stages(config, FaultPlan() if plan is None else plan, seats)
     return Built(
         config=config,
-        stage=stage,
-        calm=calm,
+        stage=_stage(config, FaultPlan() if plan is None else plan, seats),
+        calm=_stage(config, FaultPlan(), seats),
         settings=settings,
         assembly=assembly,
         seats=seats,
@@ -351,18 +360,12 @@ def build(
     )
 
 
-def _stages(config: WorldConfig, plan: FaultPlan, seats: Seats) -> tuple[FaultStage, FaultStage]:
-    """Return who decides until the heal, and who decides after it."""
-
+def _stage(config: WorldConfig, plan: FaultPlan, seats: Seats) -> FaultStage:
     def sign(header: Header, body: Body) -> Packet:
         return sign_packet(header, body, seats.keys[header.sender])
 
     domains = {member.id: member.domain for member in seats.roster.members}
-    latency = plan.only(at for at, entry in enumerate(plan.entries) if isinstance(entry, Latency))
-    stage, calm = (
-        FaultStage(part, domains, Chance(config.seed), config.heal_at, sign=sign) for part in (plan, latency)
-    )
-    return stage, calm
+    return FaultStage(plan, domains, Chance(config.seed), config.heal_at, sign=sign)
 
 
 def _writers(seats: Seats, member_id: str) -> int:

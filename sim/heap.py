@@ -111,6 +111,7 @@ class _Run:
         self._order = 0
         self._timers: dict[str, dict[str, int]] = {}  # member -> name -> the order of what is to fire
         self._inbox: dict[str, deque[tuple[Any, ...]]] = {}  # of the members that have something in hand
+        self._pace: dict[str, float] = {}  # how long members took last; to ask the stage again would count as a fault
         self._life: Counter[str] = Counter()
         self._torn: dict[str, CrashEvent] = {}  # crashes that wait for a record
         self._models: dict[int, Model] = {}
@@ -128,7 +129,7 @@ class _Run:
         return {member: len(waiting) for member, waiting in self._inbox.items() if waiting}
 
     def handling_s(self, member: str) -> float:
-        return self._stage.handling_s(member, self.now)
+        return self._pace.get(member, 0.0)
 
     # The run.
 
@@ -188,6 +189,7 @@ class _Run:
             return
         takes_s = self._stage.handling_s(member, self.now)
         if takes_s > 0:
+            self._pace[member] = takes_s
             self._inbox[member] = deque()
             self._push(self.now + takes_s, _HANDLED, member, self._life[member], item)
         else:

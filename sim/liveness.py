@@ -99,7 +99,7 @@ class GossipConverged(Checker):
 
 
 class Liveness(Checker):
-    """After the heal everybody is up, and a round that opened after it has a model."""
+    """After the heal everybody is up, and, where it was long enough, a round that opened after it has a model."""
 
     watches = (RoundConfig, ModelMade)
 
@@ -119,13 +119,14 @@ class Liveness(Checker):
 
     def end(self, view: View) -> Iterable[str]:
         """Demand them, where there was time to heal."""
-        if not self._built.config.heal_s > 0:
+        config = self._built.config
+        if not config.heal_s > 0:
             return
         for member in self._built.members:
             if member not in view.cores:
                 yield f"{member} is down after the heal"
-        if self._newest < self._first and not self._is_over:
-            yield f"{self._built.config.heal_s} s after the heal no new round has a model (newest: {self._newest})"
+        if config.heal_s >= config.healing_s and self._newest < self._first and not self._is_over:
+            yield f"{config.heal_s} s after the heal no new round has a model (newest: {self._newest})"
 
     @property
     def _is_over(self) -> bool:

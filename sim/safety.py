@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 import msgpack
 import numpy as np
 
-from scarcity.federation.codec import body_digest
+from scarcity.federation.codec import body_digest, decode_packet
 from scarcity.federation.effects import BasketClosed, Entry, ModelAccepted, ModelMade, Send
 from scarcity.federation.layers import layer2_bits, layer2_input, layer2_scale, model_of_sum
 from scarcity.federation.packets import (
@@ -50,6 +50,7 @@ from sim.checkers import Checker, Died, Seen, View
 
 _ROUNDS = 32  # that a checker keeps in mind: far above max_staleness
 _LENGTH = struct.Struct("<I")  # of a packet's envelope, as `codec` writes it
+_ROUNDING = 1e-9  # relative, of a sum of floats
 _NOISE_SIGMAS = 12.0  # P(a Gaussian beyond) = 4e-33
 
 
@@ -334,7 +335,7 @@ class OneModel(Checker):
 class SumExact(Checker):
     """A secure sum is exact or absent: Layer 2's to the bit, a basket's up to the noise that its members put in."""
 
-    watches = (RoundConfig, OUTCOME, BasketClosed, ModelMade)
+    watches = (RoundConfig, RECEIPT, OUTCOME, BasketClosed, ModelMade)
 
     def __init__(self, built: Built) -> None:
         self._built = built
@@ -345,8 +346,11 @@ class SumExact(Checker):
         what = seen.what
         if isinstance(what, Send):
             self._rounds.of(what.packet.header.round_id).setdefault("config", what.packet.body)
-        elif isinstance(what, Entry):
+        elif isinstance(what, Entry) and what.kind == OUTCOME:
             self._rounds.of(int(what.key))["taken", seen.member] = msgpack.unpackb(what.payload)[2]
+        elif isinstance(what, Entry):
+            round_id, _, sender = what.key.partition("/")
+            self._rounds.of(int(round_id))["receipt", seen.member, sender] = what.payload
         elif isinstance(what, BasketClosed):
             self._rounds.of(what.round_id)[what.basket_id] = what.aggregate
             if what.aggregate is not None:
@@ -370,27 +374,39 @@ class SumExact(Checker):
             yield f"the model of round {made.model.round_id} is not the sum over {made.baskets}"
 
     def _layer1(self, closed: BasketClosed, aggregate: Aggregate) -> Iterator[str]:
-        built, round_id = self._built, closed.round_id
-        given = [built.given.get((name, round_id)) for name in closed.members]
-        updates = [update for update in given if update is not None]
-        mode = built.settings.mode
-        if len(updates) < len(given) or mode not in (TrustMode.NONE, TrustMode.DISTRIBUTED):
-            return
+        mode, slack = self._built.settings.mode, 0.0
+        inputs: Sequence[TrustedUpdate | Unprotected] | None = None
         if mode is TrustMode.NONE:
-            total = np.sum([np.asarray(update.vector, dtype=np.float64) for update in updates], axis=0)
-            slack = 1e-9 * float(np.abs(total).max(initial=1.0))
-        else:
-            vectors = [trusted_update(update, built.settings, built.layout).vector for update in updates]
-            total = np.sum(vectors, axis=0, dtype=np.float64)
-            slack = _NOISE_SIGMAS * float(aggregate.noise_variance) ** 0.5 + len(updates)
-        taken = self._rounds.of(round_id).get(("taken", closed.basket_id))
-        if any(at != round_id for _, at in taken or ()):
-            return  # a late contribution counts for less: the buffer's own tests say how much
-        if (weight := sum(update.weight for update in updates)) != aggregate.weight:
-            yield f"{closed.basket_id}'s aggregate of round {round_id} weighs {aggregate.weight}, its members' {weight}"
+            inputs = self._received(closed)
+        elif mode is TrustMode.DISTRIBUTED:
+            inputs = self._given(closed)
+            slack = _NOISE_SIGMAS * float(aggregate.noise_variance) ** 0.5 + len(closed.members)
+        if inputs is None:
+            return  # the inputs are not summed, a late one counts for less, or they are too old to be known
+        name = f"{closed.basket_id}'s aggregate of round {closed.round_id}"
+        if (weight := sum(update.weight for update in inputs)) != aggregate.weight:
+            yield f"{name} weighs {aggregate.weight}, its members' {weight}"
+        total = np.sum([np.asarray(update.vector, dtype=np.float64) for update in inputs], axis=0)
         off = float(np.abs(np.asarray(aggregate.total, dtype=np.float64) - total).max())
-        if off > slack:
-            yield f"{closed.basket_id}'s aggregate of round {round_id} is {off:.6g} off the sum of its members'"
+        if off > slack + _ROUNDING * float(np.abs(total).max(initial=1.0)):
+            yield f"{name} is {off:.6g} off the sum of its members'"
+
+    def _received(self, closed: BasketClosed) -> list[Unprotected] | None:
+        """Return what is on the basket's disk, None if a contribution of another round counts."""
+        held = self._rounds.of(closed.round_id)
+        if any(at != closed.round_id for _, at in held.get(("taken", closed.basket_id)) or ()):
+            return None
+        kept = [held.get(("receipt", closed.basket_id, name), b"") for name in closed.members]
+        return [cast("Unprotected", decode_packet(payload).body) for payload in kept] if all(kept) else None
+
+    def _given(self, closed: BasketClosed) -> list[TrustedUpdate] | None:
+        """Return the members' integers, before noise and masks."""
+        built = self._built
+        given = [built.given.get((name, closed.round_id)) for name in closed.members]
+        updates = [update for update in given if update is not None]
+        if len(updates) < len(given):
+            return None
+        return [trusted_update(update, built.settings, built.layout) for update in updates]
 
 
 class MailboxesBounded(Checker):

@@ -23,8 +23,7 @@ from sim.network import Network
 from sim.result import SimResult
 
 _OWN: Final = frozenset(field.name for field in attrs.fields(WorldConfig)) - {"settings"}
-_HEAL_SHARE: Final = 0.25  # of a run with faults, unless somebody says otherwise
-_HEAL_MOST_S: Final = 30.0  # patience for a round that was open, and a round
+_HEAL_SHARE: Final = 0.5  # of a run with faults at most, unless somebody says otherwise
 
 
 class World:
@@ -104,7 +103,7 @@ class World:
         Args:
             until_s: virtual seconds; None: the config's.
             heal_s: the last seconds without faults, after which a new model is demanded; None: the config's, or where
-                that is 0 and the plan has faults, a quarter of the run, at most 30 s.
+                that is 0 and something goes wrong, `WorldConfig.healing_s`, at most half of the run.
             checkers: None: all of them.
             sink: takes each line of the trace file.
 
@@ -114,7 +113,7 @@ class World:
         until = self.config.until_s if until_s is None else until_s
         heal = self.config.heal_s if heal_s is None else heal_s
         if heal_s is None and heal == 0 and self.plan.entries:
-            heal = min(_HEAL_MOST_S, _HEAL_SHARE * until)
+            heal = min(self.config.healing_s, _HEAL_SHARE * until)
         config = attrs.evolve(self.config, until_s=until, heal_s=heal)
         built = build(config, self.plan, learners=self._learners)
         return Heap(checkers, sink=sink).execute(built, until)

@@ -105,7 +105,7 @@ BUGS: dict[str, tuple[WorldConfig, Alter, str, dict[str, Any]]] = {
         {},
     ),
     "no round opens any more": (
-        attrs.evolve(NONE, heal_s=5.0),
+        attrs.evolve(NONE, until_s=40.0, heal_s=31.0),
         dropping(lambda e: says(e, RoundConfig)),
         "Liveness",
         {},

@@ -11,7 +11,7 @@ from sim.world import World
 from tests.sim_world import crash, in_fresh_process, run
 
 SMALL = WorldConfig(clients=6, baskets=2, until_s=10.0)
-STORM = WorldConfig(clients=8, baskets=2, until_s=40.0, heal_s=20.0)
+STORM = WorldConfig(clients=8, baskets=2, until_s=50.0, heal_s=31.0)
 MODES = ("none", "local", "distributed", "central")
 _PROGRAM = """
 from sim.built import WorldConfig
@@ -93,14 +93,14 @@ def test_what_was_on_its_way_to_a_dead_member_arrives_if_it_is_up_again() -> Non
 
 
 def test_a_member_that_never_comes_up_is_brought_up_by_the_heal() -> None:
-    config = attrs.evolve(SMALL, until_s=40.0, heal_s=20.0)
+    config = attrs.evolve(SMALL, until_s=50.0, heal_s=31.0)
     result = run(config, crashes=(crash(3.0, "coordinator", down_s=1e9),))
     assert result.violations == ()
     assert max(result.models) > 3
 
 
 def test_a_federation_that_cannot_heal_is_called_out() -> None:
-    config = attrs.evolve(SMALL, until_s=20.0, heal_s=10.0, settings={"quorum": 1.0, "min_clients": 4})
+    config = attrs.evolve(SMALL, until_s=40.0, heal_s=31.0, settings={"quorum": 1.0, "min_clients": 4})
     found = {violation.checker for violation in run(config).violations}
     assert found == {"Liveness"}
 
@@ -119,7 +119,7 @@ def test_a_run_does_not_change_its_world() -> None:
 
 
 def test_a_world_that_stops_opening_rounds_has_equal_views() -> None:
-    config = WorldConfig(seed=3, clients=6, rounds=2, mode="local", until_s=40.0, heal_s=20.0)
+    config = WorldConfig(seed=3, clients=6, rounds=2, mode="local", until_s=50.0, heal_s=31.0)
     result = run(config, loss=0.2)
     assert result.violations == ()
     assert result.num_models + result.num_aborted == 2
