@@ -17,71 +17,23 @@ import heapq
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
-from scarcity.federation.codec import kind_of
-from scarcity.federation.effects import Core, Effect, Emit, Entry, ModelMade, Persist, Reject, RoundAborted, Send
-from scarcity.federation.packets import GossipPull, GossipPush, Model, Packet, SecureSum
-from scarcity.node.shell import CoreActor
+from scarcity.federation.effects import Core, Effect, Entry, Persist, Send, SetTimer
+from sim.book import MAILBOX, TICK_S, TORN_S, Book, size_of
 from sim.built import Built
-from sim.checkers import Checker, Checks
-from sim.liveness import GossipConverged, Liveness, NothingOverdue
-from sim.result import KEPT_MODELS, SimResult
-from sim.safety import (
-    BudgetKept,
-    DurableFirst,
-    MailboxesBounded,
-    OneAnswer,
-    OneModel,
-    RowsOnce,
-    SubmissionsKept,
-    SumExact,
-)
+from sim.checkers import Checker
+from sim.result import SimResult
 from sim.stage import CrashEvent
-from sim.trace import Trace, digest_text
 
 _DELIVER, _FIRE, _HANDLED, _CRASH, _UP, _TICK = range(6)
-_TICK_S = 1.0  # how often checkers look around
-_TORN_S = 1.0
-_HEADER_BYTES: Final = 160  # of a packet, about: envelope, signature, framing
-MAILBOX: Final = CoreActor.mailbox.capacity
-
-
-def default_checkers(built: Built) -> tuple[Checker, ...]:
-    """Return one of each."""
-    return (
-        BudgetKept(built),
-        RowsOnce(),
-        SumExact(built),
-        SubmissionsKept(built),
-        DurableFirst(),
-        OneAnswer(built),
-        OneModel(),
-        NothingOverdue(),
-        MailboxesBounded(MAILBOX),
-        GossipConverged(built),
-        Liveness(built),
-    )
-
-
-def size_of(packet: Packet) -> int:
-    """Return about how many bytes a packet has on the wire, without encoding it."""
-    body = packet.body
-    if isinstance(body, GossipPush):
-        return _HEADER_BYTES + sum(map(len, body.items))
-    if isinstance(body, GossipPull):
-        return _HEADER_BYTES + 24 * len(body.known)
-    if isinstance(body, SecureSum):
-        return _HEADER_BYTES + len(body.payload)
-    vector = getattr(body, "vector", None)
-    return _HEADER_BYTES + (0 if vector is None else int(vector.nbytes))
 
 
 class Heap:
     """The executor.
 
     Args:
-        checkers: None: one of each (`default_checkers`).
+        checkers: None: one of each (`book.default_checkers`).
         sink: takes each line of the trace file.
     """
 
@@ -93,20 +45,18 @@ class Heap:
 
     def execute(self, world: Built, until_s: float) -> SimResult:
         """Run a world from its start until an instant."""
-        checkers = default_checkers(world) if self._checkers is None else self._checkers
-        return _Run(world, Checks(checkers), Trace(self._sink)).play(until_s)
+        return _Run(world, Book(world, self._checkers, self._sink)).play(until_s)
 
 
 class _Run:
     """One execution; a `checkers.View` of itself."""
 
-    def __init__(self, built: Built, checks: Checks, trace: Trace) -> None:
+    def __init__(self, built: Built, book: Book) -> None:
         self.built = built
         self.now = 0.0
         self.cores: dict[str, Core] = {}
         self._stage = self._clocks = built.stage
-        self._checks = checks
-        self._trace = trace
+        self._book = book
         self._heap: list[tuple[Any, ...]] = []
         self._order = 0
         self._timers: dict[str, dict[str, int]] = {}  # member -> name -> the order of what is to fire
@@ -114,9 +64,6 @@ class _Run:
         self._pace: dict[str, float] = {}  # how long members took last; to ask the stage again would count as a fault
         self._life: Counter[str] = Counter()
         self._torn: dict[str, CrashEvent] = {}  # crashes that wait for a record
-        self._models: dict[int, Model] = {}
-        self._counts: Counter[str] = Counter()
-        self._refusals: Counter[str] = Counter()
         skewed = (m for m in built.members if any(self._clocks.local_time(m, t) != t for t in (0.0, 1.0)))
         self._skewed = frozenset(skewed)
 
@@ -140,15 +87,14 @@ class _Run:
             self._push(self.built.config.heal_at, _UP, "")
         for member in self.built.members:
             self._start(member)
-        self._push(_TICK_S, _TICK)
+        self._push(TICK_S, _TICK)
         heap, pop = self._heap, heapq.heappop
         while heap and heap[0][0] <= until_s:
             item = pop(heap)
             self.now = item[0]
             self._happen(item)
         self.now = until_s
-        self._checks.end(self)
-        return self._result()
+        return self._book.close(self)
 
     def _happen(self, item: tuple[Any, ...]) -> None:
         what = item[2]
@@ -161,8 +107,8 @@ class _Run:
         elif what == _UP:
             self._come_up(item[3])
         else:
-            self._checks.tick(self)
-            self._push(self.now + _TICK_S, _TICK)
+            self._book.tick(self)
+            self._push(self.now + TICK_S, _TICK)
 
     def _push(self, at: float, what: int, *rest: Any) -> int:
         self._order += 1
@@ -215,21 +161,19 @@ class _Run:
         now = self._clocks.local_time(member, self.now) if member in self._skewed else self.now
         if item[2] == _DELIVER:
             _, _, _, _, sender, packet = item
-            self._counts["deliveries"] += 1
-            self._trace.note(self.now, "deliver", member, sender, kind_of(packet.body))
+            self._book.delivered(self.now, member, sender, packet)
             self._carry(member, self.cores[member].receive(packet, sender, now))
             return
         name, due = item[4:]
         if self._timers[member].get(name) != item[1]:
             return
         del self._timers[member][name]
-        self._trace.note(self.now, "fire", member, "", name)
+        self._book.fired(self.now, member, name)
         # A skewed clock may round to just before the instant that it was asked for.
         self._carry(member, self.cores[member].fire(name, max(now, due)))
 
     def _dead(self, item: tuple[Any, ...]) -> None:
-        self._counts["dead"] += 1
-        self._trace.note(self.now, "dead", item[3], item[4], kind_of(item[5].body))
+        self._book.dead(self.now, *item[3:])
 
     # Effects.
 
@@ -240,27 +184,20 @@ class _Run:
             elif isinstance(effect, Persist):
                 if not self._persist(member, effect.entry):
                     return
-            elif isinstance(effect, Emit):
-                self._note(effect)
-            elif isinstance(effect, Reject):
-                code = effect.reason.partition(":")[0]
-                self._refusals[code] += 1
-                self._trace.note(self.now, "refuse", member, effect.peer, code)
-                continue
-            else:
+            elif isinstance(effect, SetTimer):
                 self._arm(member, effect.name, effect.at)
-                continue
-            self._checks.effect(member, effect, self.now)
+            else:
+                self._book.said(self.now, member, effect)
 
     def _send(self, member: str, effect: Send) -> None:
         to, stage, now = effect.to, self._stage, self.now
+        self._book.sent(now, member, effect)
         for packet in stage.say(member, to, effect.packet):
             delays = stage.passages(member, to, packet, size_of(packet), now)
             for delay in delays:
                 self._push(now + delay, _DELIVER, to, member, packet)
             if not delays:
-                self._counts["lost"] += 1
-                self._trace.note(now, "lose", member, to, kind_of(packet.body))
+                self._book.lost(now, member, to, packet)
 
     def _persist(self, member: str, entry: Entry) -> bool:
         """Make a record durable; say whether its member lives on."""
@@ -270,17 +207,8 @@ class _Run:
             self._die(member, torn=True, up_at=torn.up_at_s)
             return False
         disk.append(entry)
-        self._trace.note(self.now, "persist", member, "", f"{entry.kind} {digest_text(entry.payload)}")
+        self._book.wrote(self.now, member, entry)
         return True
-
-    def _note(self, effect: Emit) -> None:
-        event = effect.event
-        if isinstance(event, ModelMade):
-            self._models[event.model.round_id] = event.model
-            self._models.pop(event.model.round_id - KEPT_MODELS, None)
-            self._counts["models"] += 1
-        elif isinstance(event, RoundAborted):
-            self._counts["aborted"] += 1
 
     def _arm(self, member: str, name: str, at: float) -> None:
         timers = self._timers[member]
@@ -296,7 +224,7 @@ class _Run:
         self._life[member] += 1
         self._timers[member] = {}
         core = self.cores[member] = self.built.core(member)
-        self._trace.note(self.now, "up", member)
+        self._book.up(self.now, member)
         self._carry(member, core.start(self.local_time(member)))
 
     def _crash(self, event: CrashEvent, waited: bool) -> None:
@@ -305,7 +233,7 @@ class _Run:
             return
         if event.torn and not waited:
             self._torn[member] = event
-            self._push(event.at_s + min(_TORN_S, (event.up_at_s - event.at_s) / 2), _CRASH, event, True)
+            self._push(event.at_s + min(TORN_S, (event.up_at_s - event.at_s) / 2), _CRASH, event, True)
         elif not event.torn or self._torn.get(member) is event:
             self._die(member, torn=False, up_at=event.up_at_s)
 
@@ -316,9 +244,7 @@ class _Run:
         self._inbox.pop(member, None)
         self._torn.pop(member, None)
         self._life[member] += 1
-        self._counts["crashes"] += 1
-        self._trace.note(self.now, "crash", member, "", "torn" if torn else "")
-        self._checks.died(member, self.now)
+        self._book.died(self.now, member, torn=torn)
         if not math.isinf(up_at):
             self._push(max(self.now, up_at), _UP, member)
 
@@ -330,19 +256,3 @@ class _Run:
         for name in (member,) if member else self.built.members:
             if name not in self.cores:
                 self._start(name)
-
-    def _result(self) -> SimResult:
-        return SimResult(
-            trace_hash=self._trace.hash,
-            violations=tuple(self._checks.violations),
-            models=dict(self._models),
-            num_models=self._counts["models"],
-            num_aborted=self._counts["aborted"],
-            dead_letters=self._counts["dead"],
-            lost=self._counts["lost"],
-            deliveries=self._counts["deliveries"],
-            crashes=self._counts["crashes"],
-            refusals=dict(sorted(self._refusals.items())),
-            fired=self.built.stage.fired(self.now),
-            now_s=self.now,
-        )
