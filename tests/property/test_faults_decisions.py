@@ -10,6 +10,7 @@ import sys
 from statistics import NormalDist
 from typing import Any
 
+import attrs
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,9 +18,10 @@ from hypothesis import strategies as st
 from scarcity.federation.packets import Packet
 from sim.chance import Chance
 from sim.faults import Byzantine, Churn, Dropout, Duplicate, FaultPlan, Latency, Loss, Reorder
-from sim.outages import crashes_of
+from sim.outages import crashes_of, silences_of
 from sim.passage import Laws
 from sim.stage import FaultStage
+from sim.stages import said_in
 from tests.faults_world import CLIENTS, END_S, PLANS, SEATS, packet_of, plan_of, stage_bodies, stage_of
 
 _BODIES = tuple(stage_bodies().values())
@@ -119,6 +121,47 @@ def test_without_a_fault_the_same_clients_lie_the_same_lies() -> None:
     assert any(said[0] is not packet for said, (_, packet) in zip(whole, sent, strict=True))
     for index, entry in enumerate(plan.entries):
         assert isinstance(entry, Byzantine) or lies(plan.without(index)) == whole
+
+
+def test_without_a_fault_the_same_clients_fall_silent_in_the_same_rounds() -> None:
+    entries = (Loss(0.3), Dropout("ready", 0.2), Dropout("masked", 0.3), Dropout("masked", 0.3), Churn(30, 2))
+    plan = plan_of(*entries)
+    bodies = [stage_bodies()[name] for name in ("ready", "advertise", "shares", "masked", "confirm", "reveal")]
+
+    def silent(part: FaultPlan, identity: str) -> list[bool]:
+        silences = silences_of(part, SEATS, Chance(3))
+        index = part.ids.index(identity)
+        return [
+            next(s for s in silences[client] if s.index == index).silences(packet, said_in(packet))
+            for client in CLIENTS
+            for round_id in range(1, 6)
+            for packet in (packet_of(client, body, round_id) for body in bodies)
+        ]
+
+    for out in range(len(entries)):
+        for kept, entry in enumerate(plan.entries):
+            if kept != out and isinstance(entry, Dropout):
+                assert silent(plan, plan.ids[kept]) == silent(plan.without(out), plan.ids[kept])
+                assert 0 < sum(silent(plan, plan.ids[kept])) < 300
+    assert silent(plan, plan.ids[2]) != silent(plan, plan.ids[3])  # the same words, but two faults
+
+
+def test_a_smaller_share_of_liars_is_a_part_of_the_same_liars() -> None:
+    plan = plan_of(Byzantine("garbage", share=0.8))
+
+    def liars(part: FaultPlan) -> set[str]:
+        stage = stage_of(plan=part)
+        body = stage_bodies()["release"]
+        for name in CLIENTS:
+            stage.say(name, "basket/basket-0", attrs.evolve(packet_of(name, body), signature=bytes(64)))
+        return set(stage.fired()[0].on)
+
+    whole = liars(plan)
+    assert len(whole) == 8
+    for share, number in ((0.6, 6), (0.4, 4), (0.2, 2)):
+        part = liars(plan.replaced(0, Byzantine("garbage", share=share)))
+        assert len(part) == number
+        assert part < whole
 
 
 @settings(max_examples=40)
