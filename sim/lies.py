@@ -181,14 +181,17 @@ class _Stale:
     _said: dict[type, dict[int, Packet]] = attrs.field(factory=dict)
 
     def say(self, _dst: str, packet: Packet) -> tuple[Packet, ...]:
+        return (_everywhere(self.part, packet, self._old),)
+
+    def _old(self, packet: Packet) -> Packet | None:
         said, age = said_in(packet), max(1, int(self.part.strength))
         if said not in STAGE_TYPES:
-            return (packet,)
+            return None
         rounds, now = self._said.setdefault(said, {}), packet.header.round_id
         rounds[now] = packet
         for old in [round_id for round_id in rounds if round_id < now - age]:
             del rounds[old]
-        return (rounds.get(now - age, packet),)
+        return rounds.get(now - age)
 
 
 @attrs.define(eq=False)

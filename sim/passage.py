@@ -247,9 +247,8 @@ def _groups_of(entry: Entry, seats: Mapping[str, str]) -> Groups:
     seen: set[str] = set()
     for group in groups:
         if shared := seen & group:
-            raise ConfigError(
-                f"groups {list(entry.groups)} share {min(shared)!r}; allowed: groups without common members"
-            )
+            named = ", ".join(entry.groups)
+            raise ConfigError(f"groups is {named}; allowed: disjoint groups, {min(shared)!r} is in two")
         seen |= group
     return (groups[0], frozenset(seats) - groups[0]) if len(groups) == 1 else tuple(groups)
 
