@@ -38,7 +38,10 @@ class View(Protocol):
     """What a checker may look at: the executor."""
 
     built: Built
-    now: float
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds."""
 
     @property
     def cores(self) -> Mapping[str, Core]:

@@ -19,6 +19,7 @@ from sim.built import MakeLearner, WorldConfig, build
 from sim.checkers import Checker
 from sim.faults import Fault, FaultPlan
 from sim.heap import Heap
+from sim.loop import Loop
 from sim.network import Network
 from sim.result import SimResult
 
@@ -116,4 +117,5 @@ class World:
             heal = min(self.config.healing_s, _HEAL_SHARE * until)
         config = attrs.evolve(self.config, until_s=until, heal_s=heal)
         built = build(config, self.plan, learners=self._learners)
-        return Heap(checkers, sink=sink).execute(built, until)
+        executor = Heap(checkers, sink=sink) if config.executor == "heap" else Loop(checkers, sink=sink)
+        return executor.execute(built, until)
