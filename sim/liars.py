@@ -22,7 +22,6 @@ from sim.chance import Chance
 from sim.faults import Byzantine, FaultPlan, at_place, clients_of, is_client
 from sim.lies import LIES, SIGNED_LIES, Lie, Part, Sign
 
-_LABEL_FLIP = "label-flip"
 _ROUNDING = 1e-9  # .29 of 100 clients are 29, though the product of floats is a little less
 _INT_BOUND = 1 << 62  # of a forged sum where no layout says a smaller one
 Note = Callable[[int, str], None]
@@ -149,7 +148,6 @@ class Liars:
         self._note = note
         self._gangs: dict[str, list[_Gang]] = {}
         self._lies: dict[str, list[tuple[int, Lie]]] = {}
-        self._flips: dict[str, list[tuple[int, float]]] = {}
         self._public: dict[str, NDArray[np.bool_] | None] = {}
         for index, (entry, identity) in enumerate(zip(plan.entries, plan.ids, strict=True)):
             if isinstance(entry, Byzantine):
@@ -164,9 +162,6 @@ class Liars:
             gang = _Gang(index, identity, FORGES[entry.behaviour], strength)
             for member in members:
                 self._gangs.setdefault(member, []).append(gang)
-        elif entry.behaviour == _LABEL_FLIP:
-            for member in members:
-                self._flips.setdefault(member, []).append((index, strength))
         else:
             for member in members:
                 part = Part(member, identity, strength, self._chance, sign or _unsigned, self._publics(member))
@@ -182,13 +177,6 @@ class Liars:
             gang.learners[member] = learner
             learner = LyingLearner(member, gang, self._chance, self._note)
         return learner
-
-    def rows(self, member: str, rows: FloatArray) -> FloatArray:
-        """Return the rows that a member learns from, shape (n, columns)."""
-        for index, strength in self._flips.get(member, ()):
-            rows = np.concatenate([rows[:, :-1], -strength * rows[:, -1:]], axis=1)
-            self._note(index, member)
-        return rows
 
     def say(self, src: str, dst: str, packet: Packet) -> tuple[Packet, ...]:
         """Return what a member sends instead of a packet."""

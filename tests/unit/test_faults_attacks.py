@@ -171,12 +171,12 @@ def test_an_on_off_liar_is_honest_in_between() -> None:
     assert stage.fired()[0].count == 2
 
 
-def test_flipped_labels_are_the_last_column() -> None:
-    stage = stage_of(Byzantine("label-flip", of=("c0001",)))
+def test_a_flipped_label_is_the_last_column_of_rows_that_are_summed() -> None:
     rows = np.arange(6.0).reshape(2, 3)
-    assert stage.rows("c0001", rows).tolist() == [[0, 1, -2], [3, 4, -5]]
-    assert stage.rows("c0000", rows) is rows
-    assert rows[0, 2] == 2
+    stage = stage_of(Byzantine("label-flip", of=("c0001",)))
+    forged = stage.learner("c0001", Plain(rows.sum(axis=0))).update_for(1)
+    assert forged is not None
+    assert forged.vector.tolist() == (rows * [1, 1, -1]).sum(axis=0).tolist()
     assert stage.fired()[0].on == ("c0001",)
 
 
