@@ -182,9 +182,7 @@ BEHAVIOURS: Final[Mapping[str, Behaviour]] = MappingProxyType(
         "gaussian": Behaviour("sends noise of strength times its update's root mean square"),
         "min-max": Behaviour("goes as far off as the colluders' largest distance, times strength"),
         "min-sum": Behaviour("goes as far off as the colluders' largest sum of distances, times strength"),
-        "label-flip": Behaviour(
-            "sums rows whose last column, the label, is negated, times strength"
-        ),
+        "label-flip": Behaviour("sums rows whose last column, the label, is negated, times strength"),
         "noiseless": Behaviour("mode local: all send one vector without noise, strength times as long as their own"),
         "non-finite": Behaviour("mode none: sends NaN and infinity"),
         "equivocate": Behaviour("signs a second, negated contribution for every one, and sends both"),

@@ -2,11 +2,13 @@
 
 An update is forged in the learner that a liar's core is given, so the forged one is clipped, charged and noised as any
 other; all else is a lie about packets (`sim.lies`). Colluders are the liars of one fault: to know each other's honest
-updates they ask each other's learners, which must answer the same however often they are asked about a round.
+updates they ask each other's learners, which must answer the same however often they are asked about a round, until
+what they answered is accepted.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 
 import attrs
@@ -44,18 +46,24 @@ class _Gang:
     forge: Forge
     strength: float
     learners: dict[str, Learner] = attrs.field(factory=dict)
+    _round_id: int = 0
+    _updates: dict[str, Update] = attrs.field(factory=dict)
 
-    def honest(self, round_id: int, like: Update) -> FloatArray:
-        """Return the honest vectors of all that have one as long as this, per unit of weight, shape (n, d)."""
-        rows = []
-        for member in sorted(self.learners):
-            try:
-                update = self.learners[member].update_for(round_id)
-            except LocalError:
-                continue
-            if update is not None and update.vector.shape == like.vector.shape:
-                rows.append(np.asarray(update.vector, dtype=np.float64) / update.weight)
-        return np.stack(rows)
+    def honest(self, round_id: int, member: str, own: Update) -> FloatArray:
+        """Return the honest vectors of all that have one as long as this one's, per unit of weight, shape (n, d).
+
+        The first to ask in a round asks for all: a learner whose update is accepted has nothing more to give.
+        """
+        if round_id != self._round_id:
+            self._round_id, self._updates = round_id, {}
+        self._updates[member] = own
+        for other in sorted(self.learners.keys() - self._updates.keys()):
+            with contextlib.suppress(LocalError):  # it has nothing to give, and nobody copies it
+                if (update := self.learners[other].update_for(round_id)) is not None:
+                    self._updates[other] = update
+        known = (self._updates[name] for name in sorted(self._updates))
+        alike = (update for update in known if update.vector.shape == own.vector.shape)
+        return np.stack([np.asarray(update.vector, dtype=np.float64) / update.weight for update in alike])
 
 
 @attrs.define(eq=False)
@@ -89,7 +97,7 @@ class LyingLearner:
         gang = self._gang
         scene = Scene(
             own=np.asarray(honest.vector, dtype=np.float64) / honest.weight,
-            honest=gang.honest(round_id, honest),
+            honest=gang.honest(round_id, self._member, honest),
             strength=gang.strength,
             round_id=round_id,
             rng=self._chance.generator("forge", gang.identity, self._member, round_id),

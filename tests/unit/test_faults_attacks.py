@@ -130,6 +130,21 @@ def test_colluders_know_each_others_honest_updates_and_nobody_elses() -> None:
     assert stage.fired()[0].on == ("c0002", "c0003")
 
 
+def test_who_forges_last_still_knows_what_the_first_have_spent() -> None:
+    class Once(Plain):
+        def accepted(self, update: Update) -> None:
+            super().accepted(update)
+            self.update = None
+
+    stage = stage_of(Byzantine("ipm", of=("c0001", "c0002", "c0003")))
+    liars = [stage.learner(name, Once([float(name[-1])])) for name in ("c0001", "c0002", "c0003")]
+    for liar in liars:
+        forged = liar.update_for(1)
+        assert forged is not None
+        assert forged.vector.tolist() == [-2.0]
+        liar.accepted(forged)
+
+
 def test_colluders_that_have_nothing_to_give_are_left_out() -> None:
     class Empty(Plain):
         def update_for(self, _round_id: int) -> Update | None:
