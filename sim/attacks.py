@@ -98,6 +98,13 @@ def _on_off(scene: Scene) -> FloatArray:
     return -scene.own if scene.round_id % max(1, int(scene.strength)) == 0 else scene.own
 
 
+def _label_flip(scene: Scene) -> FloatArray:
+    """What sums or means over rows become when the label, the rows' last column, is negated."""
+    forged = scene.own.copy()
+    forged[-1] *= -scene.strength
+    return forged
+
+
 def _ipm(scene: Scene) -> FloatArray:
     """Source: Xie, Koyejo, Gupta, UAI 2019 (inner product manipulation); strength is epsilon."""
     return -scene.strength * scene.mean
@@ -141,6 +148,7 @@ FORGES: Final[Mapping[str, Forge]] = MappingProxyType(
     {
         "sign-flip": _sign_flip,
         "on-off": _on_off,
+        "label-flip": _label_flip,
         "ipm": _ipm,
         "alie": _alie,
         "mimic": _mimic,
@@ -174,7 +182,7 @@ BEHAVIOURS: Final[Mapping[str, Behaviour]] = MappingProxyType(
         "gaussian": Behaviour("sends noise of strength times its update's root mean square"),
         "min-max": Behaviour("goes as far off as the colluders' largest distance, times strength"),
         "min-sum": Behaviour("goes as far off as the colluders' largest sum of distances, times strength"),
-        "label-flip": Behaviour("learns from rows whose last column is negated, times strength"),
+        "label-flip": Behaviour("sums rows whose last column, the label, is negated, times strength"),
         "noiseless": Behaviour("mode local: all send one vector without noise, strength times as long as their own"),
         "non-finite": Behaviour("mode none: sends NaN and infinity"),
         "equivocate": Behaviour("signs a second, negated contribution for every one, and sends both"),

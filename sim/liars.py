@@ -2,11 +2,13 @@
 
 An update is forged in the learner that a liar's core is given, so the forged one is clipped, charged and noised as any
 other; all else is a lie about packets (`sim.lies`). Colluders are the liars of one fault: to know each other's honest
-updates they ask each other's learners, which must answer the same however often they are asked about a round.
+updates they ask each other's learners, which must answer the same however often they are asked about a round, until
+what they answered is accepted.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 
 import attrs
@@ -22,7 +24,6 @@ from sim.chance import Chance
 from sim.faults import Byzantine, FaultPlan, at_place, clients_of, is_client
 from sim.lies import LIES, SIGNED_LIES, Lie, Part, Sign
 
-_LABEL_FLIP = "label-flip"
 _ROUNDING = 1e-9  # .29 of 100 clients are 29, though the product of floats is a little less
 _INT_BOUND = 1 << 62  # of a forged sum where no layout says a smaller one
 Note = Callable[[int, str], None]
@@ -45,18 +46,24 @@ class _Gang:
     forge: Forge
     strength: float
     learners: dict[str, Learner] = attrs.field(factory=dict)
+    _round_id: int = 0
+    _updates: dict[str, Update] = attrs.field(factory=dict)
 
-    def honest(self, round_id: int, like: Update) -> FloatArray:
-        """Return the honest vectors of all that have one as long as this, per unit of weight, shape (n, d)."""
-        rows = []
-        for member in sorted(self.learners):
-            try:
-                update = self.learners[member].update_for(round_id)
-            except LocalError:
-                continue
-            if update is not None and update.vector.shape == like.vector.shape:
-                rows.append(np.asarray(update.vector, dtype=np.float64) / update.weight)
-        return np.stack(rows)
+    def honest(self, round_id: int, member: str, own: Update) -> FloatArray:
+        """Return the honest vectors of all that have one as long as this one's, per unit of weight, shape (n, d).
+
+        The first to ask in a round asks for all: a learner whose update is accepted has nothing more to give.
+        """
+        if round_id != self._round_id:
+            self._round_id, self._updates = round_id, {}
+        self._updates[member] = own
+        for other in sorted(self.learners.keys() - self._updates.keys()):
+            with contextlib.suppress(LocalError):  # it has nothing to give, and nobody copies it
+                if (update := self.learners[other].update_for(round_id)) is not None:
+                    self._updates[other] = update
+        known = (self._updates[name] for name in sorted(self._updates))
+        alike = (update for update in known if update.vector.shape == own.vector.shape)
+        return np.stack([np.asarray(update.vector, dtype=np.float64) / update.weight for update in alike])
 
 
 @attrs.define(eq=False)
@@ -90,7 +97,7 @@ class LyingLearner:
         gang = self._gang
         scene = Scene(
             own=np.asarray(honest.vector, dtype=np.float64) / honest.weight,
-            honest=gang.honest(round_id, honest),
+            honest=gang.honest(round_id, self._member, honest),
             strength=gang.strength,
             round_id=round_id,
             rng=self._chance.generator("forge", gang.identity, self._member, round_id),
@@ -149,7 +156,6 @@ class Liars:
         self._note = note
         self._gangs: dict[str, list[_Gang]] = {}
         self._lies: dict[str, list[tuple[int, Lie]]] = {}
-        self._flips: dict[str, list[tuple[int, float]]] = {}
         self._public: dict[str, NDArray[np.bool_] | None] = {}
         for index, (entry, identity) in enumerate(zip(plan.entries, plan.ids, strict=True)):
             if isinstance(entry, Byzantine):
@@ -164,9 +170,6 @@ class Liars:
             gang = _Gang(index, identity, FORGES[entry.behaviour], strength)
             for member in members:
                 self._gangs.setdefault(member, []).append(gang)
-        elif entry.behaviour == _LABEL_FLIP:
-            for member in members:
-                self._flips.setdefault(member, []).append((index, strength))
         else:
             for member in members:
                 part = Part(member, identity, strength, self._chance, sign or _unsigned, self._publics(member))
@@ -182,13 +185,6 @@ class Liars:
             gang.learners[member] = learner
             learner = LyingLearner(member, gang, self._chance, self._note)
         return learner
-
-    def rows(self, member: str, rows: FloatArray) -> FloatArray:
-        """Return the rows that a member learns from, shape (n, columns)."""
-        for index, strength in self._flips.get(member, ()):
-            rows = np.concatenate([rows[:, :-1], -strength * rows[:, -1:]], axis=1)
-            self._note(index, member)
-        return rows
 
     def say(self, src: str, dst: str, packet: Packet) -> tuple[Packet, ...]:
         """Return what a member sends instead of a packet."""

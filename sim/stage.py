@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import attrs
 
 from scarcity.federation.client import Learner
-from scarcity.federation.packets import FloatArray, Packet
+from scarcity.federation.packets import Packet
 from sim.chance import Chance
 from sim.faults import ClockSkew, FaultPlan, SlowHandler, at_place, kind_name
 from sim.liars import Liars
@@ -157,10 +157,6 @@ class FaultStage:
     def learner(self, member: str, learner: Learner) -> Learner:
         """Return the learner that a member's core is given: a liar's forges its updates."""
         return self._liars.learner(member, learner)
-
-    def rows(self, member: str, rows: FloatArray) -> FloatArray:
-        """Return the rows, shape (n, columns), that a member learns from: a liar's labels are flipped."""
-        return self._liars.rows(member, rows)
 
     def say(self, src: str, dst: str, packet: Packet) -> tuple[Packet, ...]:
         """Return what a member sends instead of a packet; each then passes on its own. The honest send it as it is."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from scarcity.errors import ConfigError
 from sim.fault_files import plan_json, plan_toml, read_plan
-from sim.faults import FaultPlan, Loss
+from sim.faults import Dropout, FaultPlan, Latency, Loss, Partition
 from tests.faults_world import PLANS
 
 _SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
@@ -107,3 +107,38 @@ def test_a_file_that_is_no_plan_is_refused_by_name(tmp_path: Path, name: str, da
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):
         read_plan(tmp_path / "none.toml")
+
+
+WRITTEN = """
+[[network]]
+kind = "latency"
+law = "exponential"
+mean_s = 0.02
+floor_s = 0.005
+
+[[network]]
+kind = "loss"
+probability = 0.05
+of = ["basket-0", "c0003"]  # a domain and a client
+until_s = 60
+
+[[faults]]
+kind = "partition"
+at_s = 30
+until_s = 45
+groups = ["basket-0", "basket-1"]
+symmetric = false
+
+[[faults]]
+kind = "dropout"
+stage = "masked"
+probability = 0.2
+"""
+
+
+def test_a_plan_is_written_by_hand_as_one_thinks_of_it(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(WRITTEN, encoding="utf-8")
+    assert read_plan(tmp_path / "plan.toml") == FaultPlan(
+        (Latency.exponential(mean_s=0.02, floor_s=0.005), Loss(0.05, of=("basket-0", "c0003"), until_s=60)),
+        (Partition(30, 45, ("basket-0", "basket-1"), symmetric=False), Dropout("masked", 0.2)),
+    )

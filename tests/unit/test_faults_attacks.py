@@ -130,6 +130,21 @@ def test_colluders_know_each_others_honest_updates_and_nobody_elses() -> None:
     assert stage.fired()[0].on == ("c0002", "c0003")
 
 
+def test_who_forges_last_still_knows_what_the_first_have_spent() -> None:
+    class Once(Plain):
+        def accepted(self, update: Update) -> None:
+            super().accepted(update)
+            self.update = None
+
+    stage = stage_of(Byzantine("ipm", of=("c0001", "c0002", "c0003")))
+    liars = [stage.learner(name, Once([float(name[-1])])) for name in ("c0001", "c0002", "c0003")]
+    for liar in liars:
+        forged = liar.update_for(1)
+        assert forged is not None
+        assert forged.vector.tolist() == [-2.0]
+        liar.accepted(forged)
+
+
 def test_colluders_that_have_nothing_to_give_are_left_out() -> None:
     class Empty(Plain):
         def update_for(self, _round_id: int) -> Update | None:
@@ -171,12 +186,12 @@ def test_an_on_off_liar_is_honest_in_between() -> None:
     assert stage.fired()[0].count == 2
 
 
-def test_flipped_labels_are_the_last_column() -> None:
-    stage = stage_of(Byzantine("label-flip", of=("c0001",)))
+def test_a_flipped_label_is_the_last_column_of_rows_that_are_summed() -> None:
     rows = np.arange(6.0).reshape(2, 3)
-    assert stage.rows("c0001", rows).tolist() == [[0, 1, -2], [3, 4, -5]]
-    assert stage.rows("c0000", rows) is rows
-    assert rows[0, 2] == 2
+    stage = stage_of(Byzantine("label-flip", of=("c0001",)))
+    forged = stage.learner("c0001", Plain(rows.sum(axis=0))).update_for(1)
+    assert forged is not None
+    assert forged.vector.tolist() == (rows * [1, 1, -1]).sum(axis=0).tolist()
     assert stage.fired()[0].on == ("c0001",)
 
 
