@@ -259,6 +259,9 @@ class GossipProtocol:
         rejects: list[Reject] = []
         proofs: list[Equivocation] = []
         for encoded in body.items[: self._limits.push_items]:
+            if self.exchange.holds(encoded):
+                self.counts["known"] += 1
+                continue
             packet = self._open(encoded, sender)
             if isinstance(packet, Reject):
                 rejects.append(packet)
