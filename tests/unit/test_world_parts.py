@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 
+import attrs
 import pytest
 
-from scarcity.errors import ConfigError
+from scarcity.errors import CodecError, ConfigError
+from scarcity.federation.codec import encode_packet
 from scarcity.federation.effects import Entry
+from scarcity.federation.identity import PlainReader
+from scarcity.federation.packets import Declined
 from scarcity.federation.privacy_guard import LEDGER
-from sim.built import WorldConfig
+from sim.built import SharedReader, WorldConfig, build
 from sim.disk import Disk
 from sim.trace import Trace, TraceEvent
 from sim.world import World
@@ -116,3 +120,20 @@ def test_a_world_of_ten_clients_in_three_baskets_seats_them_in_turn() -> None:
         "basket-2",
         "basket-0",
     ]
+
+
+def test_a_shared_reader_reads_as_a_plain_one_does_whatever_it_has_read_before() -> None:
+    world = build(WorldConfig(clients=4))
+    shared, plain = SharedReader(), PlainReader()
+    key, other_key = (world.seats.keys[name].verify_key.encode() for name in ("c0000", "c0001"))
+    sound = world.seats.identity("c0000").say("basket/basket-0", 1, Declined("no"))
+    forged = attrs.evolve(sound, body=Declined("yes"))
+    for _ in range(2):
+        for packet in (sound, forged):
+            encoded = encode_packet(packet)
+            assert shared.decode(encoded) == plain.decode(encoded) == packet
+            for public_key in (key, other_key):
+                read = shared.decode(encoded)
+                assert shared.holds(read, public_key) == plain.holds(packet, public_key)
+        with pytest.raises(CodecError):
+            shared.decode(b"nothing")
