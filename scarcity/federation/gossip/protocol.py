@@ -154,6 +154,7 @@ class GossipProtocol:
         self._limits = limits or GossipLimits()
         self._reader = PlainReader() if reader is None else reader
         self._expected: Expected | None = None
+        self._in_other_rounds: Expected | None = None
         self._members: frozenset[str] = frozenset()
         self._hot: dict[tuple[Key, bool], _Hot] = {}  # the flag marks the second half of a proof
         self._fresh: dict[Key, Item] = {}
@@ -188,6 +189,8 @@ class GossipProtocol:
         What was taken before and does not fit is dropped, so that the local view can be fed to a rule.
         """
         self._expected = expected
+        # Schema and dimension hold for all rounds of an epoch; what another round allows beside them we do not know.
+        self._in_other_rounds = expected and attrs.evolve(expected, norm_bound=math.inf, max_weight=2**63 - 1)
         unfit = [p for p in self.exchange.packets() if check_body(p.body, self._expected_of(p)) is not None]
         for packet in unfit:
             self.exchange.discard(item_key(packet))
@@ -328,10 +331,8 @@ class GossipProtocol:
 
     def _expected_of(self, packet: Packet) -> Expected | None:
         expected = self._expected
-        if expected is None or expected.round_id == packet.header.round_id:
-            return expected
-        # Schema and dimension hold for all rounds of an epoch; what another round allows beside them we do not know.
-        return attrs.evolve(expected, norm_bound=math.inf, max_weight=2**63 - 1)
+        same_round = expected is None or expected.round_id == packet.header.round_id
+        return expected if same_round else self._in_other_rounds
 
     def _signed(self, packet: Packet, encoded: bytes) -> bool:
         digest = digest_of(encoded)
