@@ -6,8 +6,10 @@ import attrs
 import pytest
 
 from scarcity.federation.packets import Model, Packet
-from sim.built import WorldConfig, build
+from sim.built import EXECUTORS, WorldConfig, build
+from sim.faults import Churn, ClockSkew, Crash, Partition
 from sim.heap import Heap
+from sim.network import Latency, Loss
 from sim.world import World
 from tests.sim_world import Rough, crash, in_fresh_process, run
 
@@ -133,6 +135,30 @@ def test_a_slow_member_works_off_its_mailbox_in_order() -> None:
     handled = [line for line in lines if '"deliver", "member": "basket/basket-0"' in line]
     assert len(handled) > 20
     assert result.violations == ()
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_world_of_laws_and_faults_keeps_its_promises_and_every_fault_strikes(executor: str) -> None:
+    world = World(seed=7).clients(9, baskets=3).network(Latency.exponential(mean_s=0.02, floor_s=0.005), Loss(0.05))
+    world.faults(
+        Churn(per_minute=20, down_s=3),
+        Partition(at_s=4, until_s=7, groups=("basket-0", "basket-1", "coordinator")),
+        Crash(at_s=9, of=("basket/basket-2",), down_s=2, torn=True),
+        ClockSkew(of=("basket-1",), offset_s=-100, drift=0.01),
+    )
+    result = world.executor(executor).run(until_s=46)
+    assert result.violations == ()
+    assert [fired.name for fired in result.fired] == [
+        "latency",
+        "loss",
+        "churn",
+        "partition",
+        "crash",
+        "clock-skew",
+    ]
+    assert all(fired.count for fired in result.fired)
+    assert world.config.healing_s > 20
+    assert result.num_models > 10
 
 
 def test_a_run_does_not_change_its_world() -> None:
