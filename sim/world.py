@@ -111,11 +111,15 @@ class World:
         Raises:
             ConfigError: a group of the plan without members, or settings that cannot hold.
         """
+        config = self.config_for(until_s, heal_s)
+        built = build(config, self.plan, learners=self._learners)
+        executor = Heap(checkers, sink=sink) if config.executor == "heap" else Loop(checkers, sink=sink)
+        return executor.execute(built, config.until_s)
+
+    def config_for(self, until_s: float | None = None, heal_s: float | None = None) -> WorldConfig:
+        """Return the config that `run` with these arguments runs: with the plan, all that a replay needs."""
         until = self.config.until_s if until_s is None else until_s
         heal = self.config.heal_s if heal_s is None else heal_s
         if heal_s is None and heal == 0 and self.plan.entries:
             heal = min(self.config.healing_s, _HEAL_SHARE * until)
-        config = attrs.evolve(self.config, until_s=until, heal_s=heal)
-        built = build(config, self.plan, learners=self._learners)
-        executor = Heap(checkers, sink=sink) if config.executor == "heap" else Loop(checkers, sink=sink)
-        return executor.execute(built, until)
+        return attrs.evolve(self.config, until_s=until, heal_s=heal)

@@ -115,12 +115,13 @@ class LosesOneModel(Rough):
 
 def test_a_basket_that_missed_a_model_asks_for_it_and_its_members_go_on() -> None:
     """Found by a fuzzed plan: in mode central, whose sum needs all three baskets, no round had a model ever after."""
-    config = WorldConfig(clients=9, baskets=3, mode="central", until_s=40.0, heal_s=31.0)
+    config = WorldConfig(clients=9, baskets=3, mode="central", until_s=12.0)
     world = build(config)
     world.stage = LosesOneModel(config)
     result = Heap().execute(world, config.until_s)
     assert result.violations == ()
     assert result.num_aborted == 0
+    assert result.num_models > 10
 
 
 def test_a_federation_that_cannot_heal_is_called_out() -> None:
@@ -159,6 +160,12 @@ def test_a_world_of_laws_and_faults_keeps_its_promises_and_every_fault_strikes(e
     assert all(fired.count for fired in result.fired)
     assert world.config.healing_s > 20
     assert result.num_models > 10
+
+
+def test_config_and_plan_are_all_that_a_replay_needs() -> None:
+    world = World(seed=4).clients(6).network(Loss(0.1))
+    again = World.of(WorldConfig.from_dict(world.config_for(12.0).to_dict()), world.plan)
+    assert again.run().trace_hash == world.run(until_s=12.0).trace_hash
 
 
 def test_a_run_does_not_change_its_world() -> None:

@@ -7,6 +7,7 @@ import json
 import attrs
 import pytest
 
+import sim
 from scarcity.errors import CodecError, ConfigError
 from scarcity.federation.codec import encode_packet
 from scarcity.federation.effects import Entry
@@ -137,3 +138,11 @@ def test_a_shared_reader_reads_as_a_plain_one_does_whatever_it_has_read_before()
                 assert shared.holds(read, public_key) == plain.holds(packet, public_key)
         with pytest.raises(CodecError):
             shared.decode(b"nothing")
+
+
+def test_the_public_names_are_where_the_package_says() -> None:
+    assert set(sim.__all__) >= {"Churn", "Latency", "Loss", "Partition", "World", "SimResult", "WorldConfig"}
+    for name in sim.__all__:
+        assert getattr(sim, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'Storm'"):
+        _ = sim.Storm
