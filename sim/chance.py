@@ -10,6 +10,7 @@ knows the seed can take the noise off again, so it protects nobody, and it exist
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -20,15 +21,16 @@ from scarcity.federation.effects import EntropyLabel
 
 Label = str | int | bytes
 _BLOCK_BYTES = 64
+_WORD = struct.Struct("<Q").unpack_from
 
 
 def _key(purpose: bytes, seed: int, labels: tuple[Label, ...]) -> bytes:
     """Return 32 bytes for the labels; each is typed and length-prefixed, so that ("a", "bc") is not ("ab", "c")."""
-    state = hashlib.blake2b(digest_size=32, person=purpose)
+    parts = []
     for label in (seed, *labels):
         data = label if isinstance(label, bytes) else str(label).encode()
-        state.update(type(label).__name__.encode() + b":" + str(len(data)).encode() + b":" + data)
-    return state.digest()
+        parts.append(b"%b:%d:%b" % (type(label).__name__.encode(), len(data), data))
+    return hashlib.blake2b(b"".join(parts), digest_size=32, person=purpose).digest()
 
 
 def _stream(key: bytes) -> Callable[[int], bytes]:
@@ -64,9 +66,40 @@ class Chance:
         """Return a float in [0, 1), with the 53 bits that a float has."""
         return (int.from_bytes(self.bytes(8, *labels), "little") >> 11) * 2.0**-53
 
+    def draws(self, *labels: Label) -> Draws:
+        """Return uniform draws by number, for who draws often under the same labels."""
+        return Draws(_key(b"sim.draws", self.seed, labels))
+
     def generator(self, *labels: Label) -> np.random.Generator:
         """Return a numpy generator of its own for the labels."""
         return np.random.Generator(np.random.PCG64(int.from_bytes(self.bytes(16, *labels), "little")))
+
+
+class Draws:
+    """Uniform draws in [0, 1) by number: the n-th is the same whichever others were asked for.
+
+    One BLAKE2b gives eight of them, so a draw in order costs a fifth of a microsecond and not five; the last block is
+    all that is kept.
+
+    Args:
+        key: 32 bytes that name the draws.
+    """
+
+    __slots__ = ("_block", "_data", "_key")
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._block = -1
+        self._data = b""
+
+    def uniform(self, number: int) -> float:
+        """Return the draw of a number, 0 or more, with the 53 bits that a float has."""
+        block = number >> 3
+        if block != self._block:
+            self._data = hashlib.blake2b(block.to_bytes(8, "little"), key=self._key, digest_size=_BLOCK_BYTES).digest()
+            self._block = block
+        word: int = _WORD(self._data, (number & 7) << 3)[0]
+        return (word >> 11) * 2.0**-53
 
 
 @attrs.frozen

@@ -36,7 +36,7 @@ from sim.attacks import Attack
 from sim.interrupts import Interrupts
 from sim.plan import Backend, GossipSeen, Observer, Outcome, Reason, Record, Said, Spending, Spent, SwarmPlan
 from sim.settle import POLL_S, SETTLE_S, Views, viewers_of
-from sim.stage import Stage
+from sim.silence import Stage
 from sim.waits import Watched
 
 _PROGRESS_S = 1.0  # how often what is waited for is told

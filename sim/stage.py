@@ -1,85 +1,185 @@
-"""The one place that decides faults: who lies, who falls silent at which stage, how long a message takes.
+"""The one place that decides faults: what is lost and how long the rest takes, who crashes, lies or falls silent.
 
-Executors ask `passage` about every packet and do as it says. Who is doomed, and when, follows from the seed and the
-client's id alone, whatever order packets come in.
+Executors of a `World` ask a `FaultStage` about every packet and do as it says. A decision is a function of the seed,
+the fault's own identity, sender, receiver and the number of packets between the two so far: taking one fault out of a
+plan leaves all other decisions as they were, so a failing plan can shrink. Faults do not look at one another: a packet
+that two faults strike counts for both.
+
+The laws are elsewhere: `sim.passage` (packets of a pair), `sim.outages` (crashes, silences), `sim.liars` (lies).
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections import Counter
+from collections.abc import Mapping
 
 import attrs
 
-from scarcity.federation.packets import Packet, Ready, Release, SecureSum, TrustedUpdate, TrustMode, Unprotected
-from scarcity.federation.secure_aggregation import decode
-from scarcity.federation.secure_aggregation.messages import Advertise, Confirm, Masked, Reveal, Shares
-from sim.plan import SwarmPlan
+from scarcity.federation.client import Learner
+from scarcity.federation.packets import Packet
+from sim.chance import Chance
+from sim.faults import ClockSkew, FaultPlan, SlowHandler, at_place, kind_name
+from sim.liars import Liars
+from sim.lies import Sign
+from sim.outages import CrashEvent, crashes_of, members_in, silences_of, without_overlaps
+from sim.passage import Laws, Pair
+from sim.stages import said_in
 
-# What a client says in a round, in order: falling silent at a stage means that this and all later things are not said.
-STAGES: Final[dict[TrustMode, tuple[type, ...]]] = {
-    TrustMode.DISTRIBUTED: (Ready, Advertise, Shares, Masked, Confirm, Reveal),
-    TrustMode.LOCAL: (Release,),
-    TrustMode.CENTRAL: (TrustedUpdate,),
-    TrustMode.NONE: (Unprotected,),
-}
+__all__ = ["CrashEvent", "FaultStage", "Fired", "Sign"]
 
 
 @attrs.frozen
-class Silence:
-    """From when on a client says nothing more."""
-
-    round_id: int
-    stage: type
-
-
-class Stage:
-    """Decides the faults of one plan.
+class Fired:
+    """How often an entry of the plan has struck, and whom.
 
     Attributes:
-        fallen: clients that have fallen silent so far, with the stage's name.
+        index: place of the entry in `FaultPlan.entries`.
+        name: its kind.
+        count: how often; of a dropout, in how many rounds of how many clients.
+        on: the members that it struck, sorted: senders, or receivers where only these are in `of`.
     """
 
-    def __init__(self, plan: SwarmPlan) -> None:
-        self._latency_s = plan.latency_s
-        self._stages = STAGES[plan.settings.mode]
-        self._doomed = {name: silence for name in _client_ids(plan) if (silence := _silence_of(plan, name)) is not None}
-        self.fallen: dict[str, str] = {}
-
-    @property
-    def doomed(self) -> dict[str, Silence]:
-        """Clients that will fall silent, and when."""
-        return dict(self._doomed)
-
-    def passage(self, sender: str, packet: Packet) -> float | None:
-        """Return after how many seconds a packet arrives, None if never."""
-        silence = self._doomed.get(sender)
-        if silence is not None and (sender in self.fallen or self._reached(packet, silence)):
-            self.fallen.setdefault(sender, silence.stage.__name__.lower())
-            return None
-        return self._latency_s
-
-    def _reached(self, packet: Packet, silence: Silence) -> bool:
-        said = _said(packet)
-        if said not in self._stages or packet.header.round_id < silence.round_id:
-            return False
-        late = packet.header.round_id > silence.round_id
-        return late or self._stages.index(said) >= self._stages.index(silence.stage)
+    index: int
+    name: str
+    count: int
+    on: tuple[str, ...]
 
 
-def _client_ids(plan: SwarmPlan) -> list[str]:
-    return [party.id for party in plan.source.parties]
+@attrs.define(eq=False)
+class _Clock:
+    offset_s: float = 0.0
+    rate: float = 1.0
 
 
-def _silence_of(plan: SwarmPlan, client_id: str) -> Silence | None:
-    chance = plan.chance
-    if chance.uniform("drop", client_id) >= plan.drop:
-        return None
-    stages = STAGES[plan.settings.mode]
-    stage = stages[int(chance.uniform("drop stage", client_id) * len(stages))]
-    return Silence(1 + int(chance.uniform("drop round", client_id) * plan.rounds), stage)
+class FaultStage:
+    """Decides the faults of one plan.
 
+    Args:
+        plan: what goes wrong.
+        seats: member id -> its domain, empty for the coordinator.
+        chance: decides, together with what a decision is about.
+        until_s: end of the run; crashes are known up to it.
+        sign: signs lies; a plan with a behaviour of `sim.lies.SIGNED_LIES` needs it.
 
-def _said(packet: Packet) -> type:
-    """Return what kind of thing a packet says: its body's class, or that of the secure sum's message inside."""
-    body = packet.body
-    return type(decode(body.payload)) if isinstance(body, SecureSum) else type(body)
+    Raises:
+        ConfigError: a group of the plan has no members, or lies cannot be signed; the message names the entry.
+    """
+
+    def __init__(
+        self,
+        plan: FaultPlan,
+        seats: Mapping[str, str],
+        chance: Chance,
+        until_s: float,
+        *,
+        sign: Sign | None = None,
+    ) -> None:
+        self._plan = plan
+        self._noted: list[Counter[str]] = [Counter() for _ in plan.entries]
+        self._laws = Laws(plan, seats, chance)
+        self._pairs: dict[tuple[str, str], Pair] = {}
+        self._silences = silences_of(plan, seats, chance)
+        self._last: tuple[Packet | None, type] = (None, object)
+        self._struck = crashes_of(plan, seats, chance, until_s)
+        self._crashes = without_overlaps(self._struck)
+        self._liars = Liars(plan, seats, chance, sign, self._note)
+        self._slow: dict[str, list[tuple[int, SlowHandler]]] = {}
+        self._clocks: dict[str, _Clock] = {}
+        self._skewed: dict[str, list[int]] = {}
+        for index, entry in enumerate(plan.entries):
+            if isinstance(entry, SlowHandler | ClockSkew):
+                with at_place(plan.place(index)):
+                    self._seat(index, entry, members_in(entry.of, seats))
+
+    def _seat(self, index: int, entry: SlowHandler | ClockSkew, members: tuple[str, ...]) -> None:
+        for member in members:
+            if isinstance(entry, SlowHandler):
+                self._slow.setdefault(member, []).append((index, entry))
+            else:
+                clock = self._clocks.setdefault(member, _Clock())
+                clock.offset_s += entry.offset_s
+                clock.rate += entry.drift
+                self._skewed.setdefault(member, []).append(index)
+
+    def passages(self, src: str, dst: str, packet: Packet, size_bytes: int, now: float) -> tuple[float, ...]:
+        """Return the delay of each copy of a packet that arrives; none: it is lost.
+
+        Args:
+            src: the sender.
+            dst: the receiver.
+            packet: what is sent.
+            size_bytes: its size, which bandwidth asks for.
+            now: the instant of the world at which it is sent.
+        """
+        pair = self._pairs.get((src, dst))
+        if pair is None:
+            pair = self._pairs[src, dst] = self._laws.bind(src, dst)
+        delays = pair.passages(now, size_bytes)
+        return delays if not self._silences or self._speaks(src, packet) else ()
+
+    def _speaks(self, src: str, packet: Packet) -> bool:
+        silences = self._silences.get(src)
+        if silences is None:
+            return True
+        if packet is not self._last[0]:
+            self._last = packet, said_in(packet)  # a secure sum's message is decoded once, however many copies leave
+        said = self._last[1]
+        # Each is asked, so that each counts what it would have done without the others.
+        return not [silence for silence in silences if silence.silences(packet, said)]
+
+    def crashes(self) -> tuple[CrashEvent, ...]:
+        """Return all crashes of the run, sorted; nobody crashes while it is down."""
+        return self._crashes
+
+    def local_time(self, member: str, now: float) -> float:
+        """Return what a member's clock shows at an instant of the world."""
+        clock = self._clocks.get(member)
+        if clock is None:
+            return now
+        for index in self._skewed[member]:
+            self._noted[index][member] += 1
+        return clock.offset_s + clock.rate * now
+
+    def world_time(self, member: str, local: float) -> float:
+        """Return the instant of the world at which a member's clock shows `local`: when its timers are due."""
+        clock = self._clocks.get(member)
+        return local if clock is None else (local - clock.offset_s) / clock.rate
+
+    def handling_s(self, member: str, now: float) -> float:
+        """Return how long a member takes for a packet that it takes up now."""
+        total_s = 0.0
+        for index, entry in self._slow.get(member, ()):
+            if entry.at_s <= now < entry.until_s:
+                self._noted[index][member] += 1
+                total_s += entry.seconds
+        return total_s
+
+    def learner(self, member: str, learner: Learner) -> Learner:
+        """Return the learner that a member's core is given: a liar's forges its updates."""
+        return self._liars.learner(member, learner)
+
+    def say(self, src: str, dst: str, packet: Packet) -> tuple[Packet, ...]:
+        """Return what a member sends instead of a packet; each then passes on its own. The honest send it as it is."""
+        return self._liars.say(src, dst, packet)
+
+    def fired(self, now: float | None = None) -> tuple[Fired, ...]:
+        """Return how often each entry has struck; crashes after `now` (None: the end of the run) do not count."""
+        totals = [Counter(noted) for noted in self._noted]
+        for pair in self._pairs.values():
+            for law in (*pair.laws, *pair.duplicates, *pair.again):
+                totals[law.index][law.victim] += law.hits
+        for silence in (silence for own in self._silences.values() for silence in own):
+            totals[silence.index][silence.member] += silence.falls
+        for event in self._struck:
+            totals[event.fault_index][event.member] += now is None or event.at_s <= now
+        return tuple(
+            Fired(index, kind_name(entry), total.total(), tuple(sorted(name for name in total if total[name])))
+            for index, (entry, total) in enumerate(zip(self._plan.entries, totals, strict=True))
+        )
+
+    def unfired(self, now: float | None = None) -> tuple[Fired, ...]:
+        """Return the entries that have struck nobody: a plan that holds one has not tested what it says."""
+        return tuple(fired for fired in self.fired(now) if fired.count == 0)
+
+    def _note(self, index: int, member: str) -> None:
+        self._noted[index][member] += 1

@@ -14,6 +14,7 @@ Who sends what when:
     REPORTED    SecureSum (coordinator)                 Layer 2's messages; the input is the aggregate  REPORTED
     any         Model, Aborted (coordinator)            the same to the members                         IDLE
     any         RoundConfig again                       the same BasketReport or Absent again           -
+    any         RoundConfig after a model it missed     ModelRequest (coordinator)                      -
 
 The config, each receipt, the beginning of the sum and the outcome are durable before what depends on them leaves. After
 a crash (`recovery`, docs/crash-recovery.md) the basket goes on collecting, or says its outcome again, the same bytes; a
@@ -320,7 +321,13 @@ class BasketCore:
             return [Reject(sender, f"round {round_id} is not after round {self._last_round}")]
         if not 1 <= config.dimension <= MAX_DIMENSION:
             return [Reject(sender, f"round {round_id} has vectors of {config.dimension} numbers")]
-        return [Persist(statement(CONFIG, packet)), *self._collect(self._hold(packet, now), now)]
+        kept = Persist(statement(CONFIG, packet))
+        return [kept, *self._missed(config), *self._collect(self._hold(packet, now), now)]
+
+    def _missed(self, config: RoundConfig) -> list[Effect]:
+        """Ask for the model that a round starts from, if it was lost: no member can contribute without it."""
+        known = b"" if self._model_packet is None else body_digest(self._model_packet.body)
+        return [] if config.model_hash == known else [Send(COORDINATOR, self._say_up(ModelRequest(), 0))]
 
     def _hold(self, packet: Packet, now: float) -> _Round:
         """Make a config's round the one in hand."""

@@ -1,14 +1,38 @@
-"""A member's voice: its id and key, and the roster that it speaks under."""
+"""A member's voice: its id and key, and the roster that it speaks under; and how it reads what others have signed."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import attrs
 from nacl.signing import SigningKey
 
 from scarcity.errors import ProtocolError
-from scarcity.federation.codec import sign_packet
+from scarcity.federation.codec import decode_packet, sign_packet, signature_holds
 from scarcity.federation.packets import SIGNED, Body, Header, Packet, RosterNotice
 from scarcity.federation.roster import Member, Roster, verify_roster
+
+
+class Reader(Protocol):
+    """Reads signed packets: two pure functions. Members that share a process may share the work."""
+
+    def decode(self, encoded: bytes) -> Packet:
+        """Return the packet of canonical bytes; CodecError otherwise."""
+
+    def holds(self, packet: Packet, public_key: bytes) -> bool:
+        """Say whether the owner of the key signed the packet."""
+
+
+class PlainReader:
+    """Reads every packet anew."""
+
+    def decode(self, encoded: bytes) -> Packet:
+        """Return the packet of canonical bytes; CodecError otherwise."""
+        return decode_packet(encoded)
+
+    def holds(self, packet: Packet, public_key: bytes) -> bool:
+        """Say whether the owner of the key signed the packet."""
+        return signature_holds(packet, public_key)
 
 
 @attrs.define(eq=False)
@@ -19,11 +43,13 @@ class Identity:
         member_id: the member's id on every roster.
         signing_key: its long-lived Ed25519 key.
         roster: the roster in force; a newer one replaces it.
+        reader: how gossip's items are read.
     """
 
     member_id: str
     signing_key: SigningKey = attrs.field(repr=False)
     roster: Roster = attrs.field(repr=False)
+    reader: Reader = attrs.field(factory=PlainReader, repr=False)
 
     @property
     def member(self) -> Member:

@@ -252,8 +252,9 @@ def check_body(body: Body, expected: Expected | None) -> Fault | None:
     if isinstance(body, Model):
         sound = body.count >= 1 and 0 < body.weight < math.inf and 0 <= body.noise_std < math.inf
         return None if sound else (Code.RANGE, f"model of count {body.count}, weight {body.weight}")
-    if expected is not None and not (norm := norm_of(body.vector)) <= expected.norm_bound:
-        return (Code.NORM, f"norm {norm:.6g} is above {expected.norm_bound:.6g}")
+    bound = math.inf if expected is None else expected.norm_bound
+    if bound < math.inf and not (norm := norm_of(body.vector)) <= bound:
+        return (Code.NORM, f"norm {norm:.6g} is above {bound:.6g}")
     return _check_weight(body.weight, expected) or _check_range(body, expected)
 
 

@@ -7,6 +7,7 @@ sees one thing at a time.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable
 
@@ -14,6 +15,7 @@ import anyio
 import attrs
 
 from actors import Actor, Context, Mailbox, Restart, handles, message
+from actors.errors import ActorStopped
 from scarcity.errors import CodecError
 from scarcity.federation.codec import decode_packet
 from scarcity.federation.effects import Core, Effect, Emit, Event, Persist, Reject, Send, SetTimer
@@ -157,6 +159,7 @@ class CoreActor(Actor):
             with anyio.move_on_after(max(0.0, due_at - ctx.now())) as waited:
                 await bell.moved.wait()
             if waited.cancelled_caught:
-                await ctx.send(ctx.self_ref, Ring(name, due_at))
+                with contextlib.suppress(ActorStopped):  # it is being stopped, and this task with it
+                    await ctx.send(ctx.self_ref, Ring(name, due_at))
                 if bell.at == due_at:
                     await bell.moved.wait()

@@ -94,6 +94,7 @@ class Exchange:
     def __init__(self, limits: ExchangeLimits | None = None) -> None:
         self._limits = limits or ExchangeLimits()
         self._items: dict[Key, Item] = {}
+        self._encoded: set[bytes] = set()  # of the items
         self._size_bytes = 0
         self.counts: Counter[Outcome] = Counter()
         self.num_evicted = 0
@@ -119,6 +120,10 @@ class Exchange:
         outcome = self._add(item_key(packet), item)
         self.counts[outcome] += 1
         return outcome
+
+    def holds(self, encoded: bytes) -> bool:
+        """Say whether these very bytes are held, so that they need not even be decoded: most of a push is known."""
+        return encoded in self._encoded
 
     def knows(self, packet: Packet, encoded: bytes) -> bool:
         """Say whether adding this would change nothing, so that its signature need not be checked."""
@@ -169,13 +174,16 @@ class Exchange:
         self.num_evicted += len(evicted)
         self.discard(key)
         self._items[key] = item
+        self._encoded.add(item.encoded)
         self._size_bytes += len(item.encoded)
         return Outcome.NEW
 
     def discard(self, key: Key) -> None:
         """Drop what is held of (kind, origin), if anything."""
         gone = self._items.pop(key, None)
-        self._size_bytes -= len(gone.encoded) if gone is not None else 0
+        if gone is not None:
+            self._encoded.discard(gone.encoded)
+            self._size_bytes -= len(gone.encoded)
 
     def get(self, key: Key) -> Packet | None:
         """Return the packet held of (kind, origin)."""

@@ -25,12 +25,12 @@ from collections import Counter, OrderedDict
 import attrs
 
 from scarcity.errors import CodecError, ConfigError
-from scarcity.federation.codec import decode_packet, encode_packet, kind_of, signature_holds
+from scarcity.federation.codec import encode_packet, kind_of
 from scarcity.federation.effects import EntropySource, Reject
 from scarcity.federation.gossip.exchange import Exchange, Item, Key, Outcome, item_key
 from scarcity.federation.gossip.materiality import MaterialityDetector, ReleasedView
 from scarcity.federation.gossip.sampler import PeerSampler
-from scarcity.federation.identity import Identity
+from scarcity.federation.identity import Identity, PlainReader, Reader
 from scarcity.federation.packets import (
     CONTRIBUTIONS,
     LAYER2,
@@ -105,7 +105,9 @@ def gossip_of(identity: Identity, settings: RoundSettings, entropy: EntropySourc
     member = identity.member
     key = entropy((member.id, basket_scope(member.domain), 0, 0, 0, "gossip"))(_SAMPLER_KEY_BYTES)
     sampler = PeerSampler(member.id, (), key, settings.gossip_fanout)
-    return GossipProtocol(member.id, identity.roster, member.domain, settings.mode, sampler=sampler)
+    return GossipProtocol(
+        member.id, identity.roster, member.domain, settings.mode, sampler=sampler, reader=identity.reader
+    )
 
 
 class GossipProtocol:
@@ -120,6 +122,7 @@ class GossipProtocol:
         exchange: what is held.
         detector: decides whether learnt contributions are pushed.
         limits: bounds.
+        reader: decodes items and checks their signatures.
 
     Attributes:
         counts: how often a bound was hit or work was saved, by name: "push_items", "known_entries",
@@ -138,6 +141,7 @@ class GossipProtocol:
         exchange: Exchange | None = None,
         detector: MaterialityDetector | None = None,
         limits: GossipLimits | None = None,
+        reader: Reader | None = None,
     ) -> None:
         self._own_id = own_id
         self._roster = roster
@@ -148,7 +152,9 @@ class GossipProtocol:
         self.exchange = Exchange() if exchange is None else exchange
         self._detector = detector or MaterialityDetector()
         self._limits = limits or GossipLimits()
+        self._reader = PlainReader() if reader is None else reader
         self._expected: Expected | None = None
+        self._in_other_rounds: Expected | None = None
         self._members: frozenset[str] = frozenset()
         self._hot: dict[tuple[Key, bool], _Hot] = {}  # the flag marks the second half of a proof
         self._fresh: dict[Key, Item] = {}
@@ -183,6 +189,8 @@ class GossipProtocol:
         What was taken before and does not fit is dropped, so that the local view can be fed to a rule.
         """
         self._expected = expected
+        # Schema and dimension hold for all rounds of an epoch; what another round allows beside them we do not know.
+        self._in_other_rounds = expected and attrs.evolve(expected, norm_bound=math.inf, max_weight=2**63 - 1)
         unfit = [p for p in self.exchange.packets() if check_body(p.body, self._expected_of(p)) is not None]
         for packet in unfit:
             self.exchange.discard(item_key(packet))
@@ -259,6 +267,9 @@ class GossipProtocol:
         rejects: list[Reject] = []
         proofs: list[Equivocation] = []
         for encoded in body.items[: self._limits.push_items]:
+            if self.exchange.holds(encoded):
+                self.counts["known"] += 1
+                continue
             packet = self._open(encoded, sender)
             if isinstance(packet, Reject):
                 rejects.append(packet)
@@ -282,7 +293,7 @@ class GossipProtocol:
     def _open(self, encoded: bytes, sender: str) -> Packet | Reject:
         """Decode an item and check its place; what is wrong with it is the relay's fault."""
         try:
-            packet = decode_packet(encoded)
+            packet = self._reader.decode(encoded)
         except CodecError as error:
             return reject(sender, Code.MALFORMED, f"an item is no packet: {error}")
         fault = self._check_place(packet)
@@ -320,16 +331,14 @@ class GossipProtocol:
 
     def _expected_of(self, packet: Packet) -> Expected | None:
         expected = self._expected
-        if expected is None or expected.round_id == packet.header.round_id:
-            return expected
-        # Schema and dimension hold for all rounds of an epoch; what another round allows beside them we do not know.
-        return attrs.evolve(expected, norm_bound=math.inf, max_weight=2**63 - 1)
+        same_round = expected is None or expected.round_id == packet.header.round_id
+        return expected if same_round else self._in_other_rounds
 
     def _signed(self, packet: Packet, encoded: bytes) -> bool:
         digest = digest_of(encoded)
         if digest not in self._verdicts:
             self.counts["verified"] += 1
-            self._verdicts[digest] = signature_holds(packet, self._roster.keys[packet.header.sender])
+            self._verdicts[digest] = self._reader.holds(packet, self._roster.keys[packet.header.sender])
             if len(self._verdicts) > self._limits.verdicts:
                 self._verdicts.popitem(last=False)
                 self.counts["verdicts"] += 1

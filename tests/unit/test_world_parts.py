@@ -1,0 +1,148 @@
+"""The simulator's parts: the disk that tears, the trace and its hash, the world as data."""
+
+from __future__ import annotations
+
+import json
+
+import attrs
+import pytest
+
+import sim
+from scarcity.errors import CodecError, ConfigError
+from scarcity.federation.codec import encode_packet
+from scarcity.federation.effects import Entry
+from scarcity.federation.identity import PlainReader
+from scarcity.federation.packets import Declined
+from scarcity.federation.privacy_guard import LEDGER
+from sim.built import SharedReader, WorldConfig, build
+from sim.disk import Disk
+from sim.trace import Trace, TraceEvent
+from sim.world import World
+
+
+def entry(number: int, kind: str = "model") -> Entry:
+    return Entry(kind, str(number), bytes([number]))
+
+
+def test_a_record_is_durable_once_append_returns() -> None:
+    disk = Disk()
+    disk.append(entry(1))
+    disk.crash(torn=True)
+    assert disk.journal() == {"model": [b"\x01"]}
+
+
+def test_a_torn_crash_loses_the_record_in_hand_and_no_other() -> None:
+    disk = Disk()
+    disk.append(entry(1))
+    disk.begin(entry(2))
+    disk.crash(torn=True)
+    assert disk.journal() == {"model": [b"\x01"]}
+    assert disk.num_torn == 1
+    disk.append(entry(3))
+    assert disk.journal() == {"model": [b"\x01", b"\x03"]}
+
+
+def test_a_crash_that_is_not_torn_keeps_the_record_in_hand() -> None:
+    disk = Disk()
+    disk.begin(entry(2))
+    disk.crash(torn=False)
+    assert disk.journal() == {"model": [b"\x02"]}
+
+
+def test_a_disk_forgets_old_records_but_none_of_the_ledger() -> None:
+    disk = Disk(keep=3)
+    for number in range(10):
+        disk.append(entry(number))
+        disk.append(entry(number, LEDGER))
+    assert [held.key for held in disk.entries("model")] == ["7", "8", "9"]
+    assert len(disk.entries(LEDGER)) == 10
+
+
+def test_a_trace_hashes_every_field_of_every_event() -> None:
+    event = (1.5, "deliver", "a", "b", "model")
+    hashes = set()
+    for place in range(5):
+        changed = list(event)
+        changed[place] = 2.5 if place == 0 else "other"
+        trace = Trace()
+        trace.note(*changed)  # type: ignore[arg-type]  # a list of the five fields
+        hashes.add(trace.hash)
+    assert len(hashes) == 5
+
+
+def test_a_trace_hash_depends_on_the_order_and_not_on_when_it_is_asked_for() -> None:
+    one, other, back = Trace(), Trace(), Trace()
+    for number in range(2000):
+        one.note(float(number), "fire", "a")
+        other.note(float(number), "fire", "a")
+        back.note(float(1999 - number), "fire", "a")
+        _ = other.hash
+    assert one.hash == other.hash != back.hash
+    assert one.num_events == 2000
+
+
+def test_a_trace_file_has_one_json_object_a_line() -> None:
+    lines: list[str] = []
+    Trace(lines.append).note(0.5, "lose", "a", "b", "config")
+    assert json.loads(lines[0]) == {"at": 0.5, "kind": "lose", "member": "a", "peer": "b", "what": "config"}
+    assert TraceEvent.from_json(lines[0]) == TraceEvent(0.5, "lose", "a", "b", "config")
+
+
+def test_a_world_is_json() -> None:
+    config = World(seed=3).clients(9, baskets=3).settings(mode="distributed", quorum=0.5, until_s=9.0).config
+    assert WorldConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"clients": 0}, "clients must be positive"),
+        ({"baskets": 9}, "baskets must be at most clients"),
+        ({"dimension": 1}, "dimension must be at least 2"),
+        ({"executor": "fast"}, "executor must be one of heap, loop, got 'fast'"),
+        ({"heal_s": 99.0}, "heal_s must be at most until_s"),
+        ({"mode": "secret"}, "mode must be one of local, distributed, central, none"),
+        ({"settings": {"qorum": 1.0}}, "unknown setting 'qorum'"),
+        ({"sed": 1}, "unknown field 'sed' of a world; known are seed, clients"),
+        ({"clients": "many"}, "world"),
+    ],
+)
+def test_a_world_that_cannot_be_is_refused_by_name(values: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        WorldConfig.from_dict(values)
+
+
+def test_a_world_of_ten_clients_in_three_baskets_seats_them_in_turn() -> None:
+    world = World().clients(10, baskets=3)
+    assert world.baskets == ("basket-0", "basket-1", "basket-2")
+    assert [domain for _, domain in sorted(world.config.seats.items())][:4] == [
+        "basket-0",
+        "basket-1",
+        "basket-2",
+        "basket-0",
+    ]
+
+
+def test_a_shared_reader_reads_as_a_plain_one_does_whatever_it_has_read_before() -> None:
+    world = build(WorldConfig(clients=4))
+    shared, plain = SharedReader(), PlainReader()
+    key, other_key = (world.seats.keys[name].verify_key.encode() for name in ("c0000", "c0001"))
+    sound = world.seats.identity("c0000").say("basket/basket-0", 1, Declined("no"))
+    forged = attrs.evolve(sound, body=Declined("yes"))
+    for _ in range(2):
+        for packet in (sound, forged):
+            encoded = encode_packet(packet)
+            assert shared.decode(encoded) == plain.decode(encoded) == packet
+            for public_key in (key, other_key):
+                read = shared.decode(encoded)
+                assert shared.holds(read, public_key) == plain.holds(packet, public_key)
+        with pytest.raises(CodecError):
+            shared.decode(b"nothing")
+
+
+def test_the_public_names_are_where_the_package_says() -> None:
+    assert set(sim.__all__) >= {"Churn", "Latency", "Loss", "Partition", "World", "SimResult", "WorldConfig"}
+    for name in sim.__all__:
+        assert getattr(sim, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'Storm'"):
+        _ = sim.Storm
