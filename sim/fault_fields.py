@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 
 from scarcity.errors import ConfigError
-from scarcity.node.fields import Kind, of_type, real, text
+from scarcity.node.setup.fields import Kind, of_type, real, text
 
 SHOWN: Final = 60  # characters of a wrong value in a message
 MOST: Final = 1_000_000_000

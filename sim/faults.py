@@ -24,7 +24,7 @@ import attrs
 
 from scarcity.errors import ConfigError
 from scarcity.federation.roster import COORDINATOR, basket_id
-from scarcity.node.fields import Kind, choice, of_type, real, whole
+from scarcity.node.setup.fields import Kind, choice, of_type, real, whole
 from sim.attacks import BEHAVIOURS
 from sim.fault_fields import (
     ANY_OF,

@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 
 from scarcity.errors import ConfigError
-from scarcity.node.fields import Kind
+from scarcity.node.setup.fields import Kind
 from sim.fault_fields import (
     ANY_OF,
     DELAY,
