@@ -15,12 +15,15 @@ from typing import Any, Final
 
 import attrs
 
+from scarcity.robust.pipeline import own_rules
+from sim.book import default_checkers
 from sim.built import MakeLearner, WorldConfig, build
 from sim.checkers import Checker
 from sim.faults import Fault, FaultPlan
 from sim.heap import Heap
 from sim.loop import Loop
 from sim.network import Network
+from sim.own_rule import OwnRule, own_rule
 from sim.result import SimResult
 
 _OWN: Final = frozenset(field.name for field in attrs.fields(WorldConfig)) - {"settings"}
@@ -42,6 +45,7 @@ class World:
         self.config = WorldConfig(seed=seed)
         self.plan = FaultPlan()
         self._learners: MakeLearner | None = None
+        self._rule: OwnRule | None = None
 
     @classmethod
     def of(cls, config: WorldConfig, plan: FaultPlan) -> World:
@@ -73,11 +77,15 @@ class World:
     def settings(self, **values: Any) -> World:
         """Set fields of `WorldConfig` (mode, unit, rounds, ...) and of `RoundSettings` (quorum, rule, ...).
 
+        `rule` may be an aggregator of one's own: a callable from vectors (n, d) to one (d,), see `sim.own_rule`.
+
         Raises:
             ConfigError: an unknown name, a value out of range, or settings that cannot hold together.
         """
         own = {name: value for name, value in values.items() if name in _OWN}
         rest = {name: value for name, value in values.items() if name not in _OWN}
+        if "rule" in rest:
+            self._rule = None if isinstance(rest["rule"], str) else own_rule(rest.pop("rule"))
         self.config = attrs.evolve(self.config, settings={**self.config.settings, **rest}, **own)
         return self
 
@@ -97,6 +105,7 @@ class World:
         *,
         heal_s: float | None = None,
         checkers: Iterable[Checker] | None = None,
+        watch: Iterable[Checker] = (),
         sink: Callable[[str], object] | None = None,
     ) -> SimResult:
         """Run until an instant and return what came of it; the world itself stays as it is.
@@ -106,15 +115,21 @@ class World:
             heal_s: the last seconds without faults, after which a new model is demanded; None: the config's, or where
                 that is 0 and something goes wrong, `WorldConfig.healing_s`, at most half of the run.
             checkers: None: all of them.
+            watch: beside these.
             sink: takes each line of the trace file.
 
         Raises:
             ConfigError: a group of the plan without members, or settings that cannot hold.
         """
         config = self.config_for(until_s, heal_s)
-        built = build(config, self.plan, learners=self._learners)
-        executor = Heap(checkers, sink=sink) if config.executor == "heap" else Loop(checkers, sink=sink)
-        return executor.execute(built, config.until_s)
+        with own_rules({} if self._rule is None else {self._rule.name: self._rule.make}):
+            if self._rule is not None:
+                config = attrs.evolve(config, settings={**config.settings, "rule": self._rule.name})
+            built = build(config, self.plan, learners=self._learners)
+            told = default_checkers(built) if checkers is None else checkers
+            all_told = (*told, *watch)
+            executor = Heap(all_told, sink=sink) if config.executor == "heap" else Loop(all_told, sink=sink)
+            return executor.execute(built, config.until_s)
 
     def config_for(self, until_s: float | None = None, heal_s: float | None = None) -> WorldConfig:
         """Return the config that `run` with these arguments runs: with the plan, all that a replay needs."""
@@ -123,3 +138,11 @@ class World:
         if heal_s is None and heal == 0 and self.plan.entries:
             heal = min(self.config.healing_s, _HEAL_SHARE * until)
         return attrs.evolve(self.config, until_s=until, heal_s=heal)
+
+    @property
+    def own_code(self) -> tuple[str, ...]:
+        """What of this world is code and not data: no capsule can hold it."""
+        return (
+            *((f"rule {self._rule.name}",) if self._rule is not None else ()),
+            *(("learners",) if self._learners is not None else ()),
+        )

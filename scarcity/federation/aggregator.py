@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scarcity.errors import ConfigError, InsufficientInputs, InvalidUpdate
 from scarcity.robust.coordinate import Average, Median, TrMean
 from scarcity.robust.distance import Krum, MultiKrum
-from scarcity.robust.pipeline import DEFAULT_RULE, RULES, Bulyan, Pipeline, make_rule
+from scarcity.robust.pipeline import DEFAULT_RULE, RULES, Bulyan, Pipeline, is_rule, make_rule
 from scarcity.robust.preaggregate import NNM, PreAggregator
 from scarcity.robust.rule import AggregationResult, FloatArray, Rule
 
@@ -41,6 +41,7 @@ __all__ = [
     "TrMean",
     "aggregate_by_sender",
     "byzantine_count",
+    "is_rule",
     "make_rule",
 ]
 

@@ -15,7 +15,7 @@ import attrs
 from nacl.signing import SigningKey
 
 from scarcity.errors import ConfigError
-from scarcity.federation.aggregator import DEFAULT_RULE, RULES
+from scarcity.federation.aggregator import DEFAULT_RULE, RULES, is_rule
 from scarcity.federation.basket import BasketCore
 from scarcity.federation.client import ClientCore, Learner
 from scarcity.federation.coordinator import CoordinatorCore, RoundTerms
@@ -86,7 +86,7 @@ def _choice(kind: Any, name: str, value: Any) -> Any:
 CANNOT_HOLD: tuple[tuple[str, Callable[[RoundSettings], bool], str], ...] = (
     (
         "unknown rule",
-        lambda s: s.rule not in RULES,
+        lambda s: not is_rule(s.rule),
         f"rule must be one of {', '.join(RULES)}",
     ),
     (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import MappingProxyType
 from typing import ClassVar, Final
 
@@ -198,6 +200,32 @@ RULES: Final[Mapping[str, Callable[[int], Rule]]] = MappingProxyType(
 DEFAULT_RULE: Final = "nnm+trmean"
 
 
+MakeRule = Callable[[int], Rule]
+# Settings name their rule, for names travel and code does not: what a name means besides is known to this context only.
+_OWN: ContextVar[Mapping[str, MakeRule]] = ContextVar("own rules", default=MappingProxyType({}))
+
+
+@contextmanager
+def own_rules(rules: Mapping[str, MakeRule]) -> Iterator[None]:
+    """Let names mean rules of one's own inside of this context, for whoever tries one out in a single process.
+
+    A federation of several processes has the rules of `RULES` and no others.
+
+    Args:
+        rules: name -> f -> the rule; a name of `RULES` keeps its meaning.
+    """
+    token = _OWN.set(rules)
+    try:
+        yield
+    finally:
+        _OWN.reset(token)
+
+
+def is_rule(name: str) -> bool:
+    """Say whether `make_rule` knows a name."""
+    return name in RULES or name in _OWN.get()
+
+
 def make_rule(name: str, f: int) -> Rule:
     """Return the rule of this name that holds f liars.
 
@@ -206,7 +234,7 @@ def make_rule(name: str, f: int) -> Rule:
         TypeError: f is not an int.
     """
     try:
-        factory = RULES[name]
+        factory = RULES[name] if name in RULES else _OWN.get()[name]
     except KeyError:
         raise ConfigError(f"unknown aggregation rule {name!r}; known: {', '.join(sorted(RULES))}") from None
     return factory(TrMean(f).f)  # Also the mean refuses a bad f.
