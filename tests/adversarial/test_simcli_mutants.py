@@ -150,15 +150,11 @@ FIRST = {"confirms two survivor sets": 53, "accepts a release older than max_sta
 def found(
     mutant: str, monkeypatch: pytest.MonkeyPatch, seed: int, shrink_runs: int, first: int = 0
 ) -> tuple[int, FaultPlan]:
-<<<<<<< HEAD
-    """Return after how many plans a bug is found, and the smallest plan that finds it."""
-=======
     """Return after how many plans one is found that fails and shrinks to three entries, laws of the network among them.
 
     Of seed 2 the first plan that sees two survivor sets keeps five: two bandwidths and two duplications time the one
     packet that its partition must lose. The next failing plan keeps two.
     """
->>>>>>> simcli
     plant, modes, checker = MUTANTS[mutant]
     with plant(monkeypatch) as wrap:
         for number in range(first, WITHIN):
@@ -168,13 +164,9 @@ def found(
                 return checker in {violation.checker for violation in run(case, wrap, plan).violations}
 
             if fails(case.plan):
-<<<<<<< HEAD
-                return number + 1, shrink(case.plan, fails, max_runs=shrink_runs)
-=======
                 small = shrink(case.plan, fails, max_runs=shrink_runs)
                 if len(small.entries) <= LEAST_LEFT:
                     return number + 1, small
->>>>>>> simcli
     pytest.fail(f"{mutant}: not found by {WITHIN} plans of seed {seed}")
 
 
