@@ -16,6 +16,7 @@ from scarcity.engine.vector import FORMS, Form, check_length, unpack_gammas
 from scarcity.errors import ConfigError, InvalidUpdate, SchemaMismatchError
 
 MAX_SUM = 1e150  # no rows that were accepted reach it, and no square in a fit overflows below it
+MAX_COUNT = 2**63 - 1  # what a file of evidence can hold
 _same_array = attrs.cmp_using(eq=np.array_equal)
 
 
@@ -33,7 +34,7 @@ class Moments:
 
     Raises:
         SchemaMismatchError: the vector's length is not the form's.
-        InvalidUpdate: a value is not finite or beyond MAX_SUM, or rows, parties or noise are negative.
+        InvalidUpdate: a value is not finite or beyond MAX_SUM, or rows, parties or noise are negative or too large.
         ConfigError: no such form.
     """
 
@@ -54,8 +55,10 @@ class Moments:
             raise InvalidUpdate(
                 f"coordinate {where} of the vector is {self.vector[where]}, not finite or beyond {MAX_SUM}"
             )
-        if self.rows < 0 or self.parties < 0 or not 0 <= self.noise_std <= MAX_SUM:
-            raise InvalidUpdate(f"rows {self.rows}, parties {self.parties}, noise_std {self.noise_std} must be >= 0")
+        whole = 0 <= self.rows <= MAX_COUNT and 0 <= self.parties <= MAX_COUNT
+        if not whole or not 0 <= self.noise_std <= MAX_SUM:
+            numbers = f"rows {self.rows}, parties {self.parties}, noise_std {self.noise_std}"
+            raise InvalidUpdate(f"{numbers} must be >= 0, and not beyond {MAX_COUNT}, {MAX_COUNT} and {MAX_SUM}")
 
     @classmethod
     def from_vector(

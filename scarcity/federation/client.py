@@ -157,7 +157,11 @@ class Learner(Protocol):
         """Learn that the update is released: its rows are spent."""
 
     def receive_model(self, model: Model) -> None:
-        """Take a verified model."""
+        """Take a verified model.
+
+        Raises:
+            LocalError: it cannot; the client keeps the model and passes it on all the same, and says so.
+        """
 
 
 @attrs.frozen
@@ -256,18 +260,18 @@ class ClientCore:
     def _recall(self) -> list[Effect]:
         """Take over what the journal holds: models for the learner, and a contribution whose Ack may be outstanding."""
         past, self._last_round = self._past, self._past.last_round
+        untaken: list[Effect] = []
         for packet in past.models:
             self._model_packet = packet
-            if self._learner is not None:
-                self._learner.receive_model(cast("Model", packet.body))
+            untaken += self._learn(cast("Model", packet.body))
         if self._model_packet is not None:
             self._gossip.offer(self._model_packet)
         sent = past.contribution
         if sent is None or sent.header.epoch != self._identity.roster.epoch:
-            return []  # nobody takes a contribution of another epoch
+            return untaken  # nobody takes a contribution of another epoch
         self._sent_digest = body_digest(sent.body)
         self._gossip.offer(sent)
-        return [Send(self._basket, sent)]
+        return [*untaken, Send(self._basket, sent)]
 
     def receive(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         """Take a packet; whatever a peer sends, the answer is effects."""
@@ -619,16 +623,26 @@ class ClientCore:
         if held is None or not model_belongs(model, held.round_id, held.config):
             self._validator.forget(packet)  # the next config may name it: then it must be able to come again
             return [Reject(sender, f"a model of round {model.round_id} that no config held here announces")]
+        own = self._own_layout
+        if own is not None and (model.schema_hash, model.vector.size) != (own.schema_hash, own.dimension):
+            return [Reject(sender, f"the model of round {model.round_id} is not of this client's schema and dimension")]
         self._model_packet = packet
         encoded = encode_packet(packet)
         self._gossip.offer(packet, encoded)
-        effects: list[Effect] = [Persist(Entry(MODEL, str(model.round_id), encoded))]
-        if self._learner is not None:
-            self._learner.receive_model(model)
+        effects = [Persist(Entry(MODEL, str(model.round_id), encoded)), *self._learn(model)]
         effects.append(Emit(ModelAccepted(self.client_id, model)))
         if model.round_id == held.round_id:
             return [*effects, *self._leave_round()]
         return [*effects, *self._begin(held)] if held.state is ClientState.OPEN else effects
+
+    def _learn(self, model: Model) -> list[Effect]:
+        """Give a model to the learner; one that cannot take it must not end the client, now or after a restart."""
+        try:
+            if self._learner is not None:
+                self._learner.receive_model(model)
+        except LocalError as error:
+            return [Reject(COORDINATOR, f"the learner cannot take the model of round {model.round_id}: {error}")]
+        return []
 
     def _same_or_proof(self, packet: Packet, sender: str) -> list[Effect]:
         held = cast("Packet", self._model_packet)

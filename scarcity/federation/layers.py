@@ -42,6 +42,12 @@ _LATTICE_BITS = 8
 _WEIGHT_CAP = 2.0
 # Half of int64 is the ring's sign; the other half is shared by all baskets of a round.
 _RING_BITS = 62
+# What a round's model can be. Rows that were accepted make sums below 1e130 each, and 10^9 rows a client with 10^4
+# clients are 10^13 < 2^53; ten thousand million models of this size add up to less than the engine's largest sum.
+_MODEL_SUM_MAX = 1e140
+_MODEL_WEIGHT_MAX = 2.0**53
+_MODEL_WEIGHT_MIN = 1e-6  # as the least weight of a basket's report
+_MODEL_COUNT_MAX = 2**53
 
 
 @attrs.frozen
@@ -116,8 +122,13 @@ def clip_about(aggregate: Aggregate, centre: FloatArray, radius: float) -> Aggre
         centre: shape (d,), public: the last model, or zero before the first.
         radius: layer2_clip; infinity changes nothing.
 
+    Raises:
+        InvalidUpdate: the centre is of another dimension: the coordinator has changed it from one round to the next.
+
     Source: Karimireddy et al., ICML 2021 (centred clipping, one step).
     """
+    if centre.shape != aggregate.total.shape:
+        raise InvalidUpdate(f"the last model has {centre.size} numbers, the aggregate {aggregate.total.size}")
     away = aggregate.mean - centre
     distance = float(np.linalg.norm(away))
     if distance <= radius:
@@ -189,8 +200,25 @@ def contribution_unit(config: RoundConfig) -> float:
     return 1.0
 
 
+def model_fault(model: Model) -> str:
+    """Say why no round can have made this finite model, empty if one can: what passes can be added up for ever.
+
+    Evidence that a sum cannot take would stop every member that holds it, again after each restart.
+    """
+    if not 1 <= model.count <= _MODEL_COUNT_MAX or not _MODEL_WEIGHT_MIN <= model.weight <= _MODEL_WEIGHT_MAX:
+        return f"model of count {model.count}, weight {model.weight}"
+    if not 0 <= model.noise_std <= _MODEL_SUM_MAX:
+        return f"model with noise of std {model.noise_std}"
+    largest = float(np.abs(model.vector).max(initial=0.0))
+    if largest <= _MODEL_SUM_MAX / model.weight:
+        return ""
+    return f"a coordinate of {largest:.6g} times weight {model.weight:.6g} is above {_MODEL_SUM_MAX}"
+
+
 def model_belongs(model: Model, round_id: int, config: RoundConfig) -> bool:
     """Say whether a model is the one of this round, or an earlier one that the round's config starts from."""
+    if (model.schema_hash, model.vector.size) != (config.schema_hash, config.dimension):
+        return False
     if model.round_id == round_id:
         return model.config_hash == body_digest(config)
     return model.round_id < round_id and body_digest(model) == config.model_hash

@@ -26,6 +26,7 @@ import numpy as np
 from scarcity.errors import ConfigError
 from scarcity.federation.codec import body_digest, encode_packet, signature_holds
 from scarcity.federation.effects import Entry, Reject
+from scarcity.federation.layers import model_fault
 from scarcity.federation.packets import (
     LAYER2,
     SIGNED,
@@ -250,8 +251,8 @@ def check_body(body: Body, expected: Expected | None) -> Fault | None:
     if fault := _check_vector(body, expected):
         return fault
     if isinstance(body, Model):
-        sound = body.count >= 1 and 0 < body.weight < math.inf and 0 <= body.noise_std < math.inf
-        return None if sound else (Code.RANGE, f"model of count {body.count}, weight {body.weight}")
+        words = model_fault(body)
+        return (Code.RANGE, words) if words else None
     bound = math.inf if expected is None else expected.norm_bound
     if bound < math.inf and not (norm := norm_of(body.vector)) <= bound:
         return (Code.NORM, f"norm {norm:.6g} is above {bound:.6g}")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import scarcity
 from scarcity.engine import Moments
 from scarcity.engine.vector import Form
+from scarcity.errors import LocalError, SchemaMismatchError
 from scarcity.federation.packets import Model, TrustMode
 from scarcity.federation.reconciler import model_moments
 from scarcity.federation.roster import Roster
 from scarcity.node.data.model_file import MAX_TEXT, ModelFile, Provenance, write_model
 from scarcity.node.setup.config import FederationFile
+
+log = logging.getLogger("scarcity.node")
 
 
 class Results:
@@ -39,6 +43,7 @@ class Results:
         self._form: Form = form
         self._roster = roster
         self._rounds: set[int] = set()
+        self._left_out: set[int] = set()  # rounds with a model that cannot be added
         self._sum: Moments | None = None  # not the models: a federation that runs for years has thousands
         for model in models:
             self._add(model)
@@ -49,7 +54,7 @@ class Results:
         return tuple(sorted(self._rounds))
 
     def keep(self, model: Model) -> bool:
-        """Add a model and write the file; return whether it was new.
+        """Add a model and write the file; return whether it was new. One that cannot be added is left out, and logged.
 
         Raises:
             ConfigError: the file cannot be written; what it held is unchanged.
@@ -63,11 +68,23 @@ class Results:
     def _add(self, model: Model) -> bool:
         if model.round_id in self._rounds:
             return False
+        try:
+            self._sum = self._with(model)
+        except LocalError as error:
+            if model.round_id not in self._left_out:  # once: every member of the node has it
+                log.warning("the model of round %d is left out of the model file: %s", model.round_id, error)
+            self._left_out.add(model.round_id)
+            return False
         self._rounds.add(model.round_id)
-        one = model_moments(self._federation.schema, self._form, [model])
-        assert one is not None, "a model has moments"
-        self._sum = one if self._sum is None else self._sum + one
         return True
+
+    def _with(self, model: Model) -> Moments:
+        schema = self._federation.schema
+        if model.schema_hash != schema.hash:
+            raise SchemaMismatchError(f"it is of schema {model.schema_hash.hex()[:12]}, not {schema.hash.hex()[:12]}")
+        one = model_moments(schema, self._form, [model])
+        assert one is not None, "a model has moments"
+        return one if self._sum is None else self._sum + one
 
     def _provenance(self) -> Provenance:
         settings, budget = self._federation.settings, self._federation.budget
