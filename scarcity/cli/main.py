@@ -6,6 +6,9 @@ stranger's package cannot add a command that runs with this one's name.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -23,6 +26,7 @@ STATUS_FAILED: Final = 1
 STATUS_WRONG_USE: Final = 2
 STATUS_BUDGET_SPENT: Final = 4
 STATUS_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
+_UNWRITTEN: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def entry_points() -> dict[str, EntryPoint]:
@@ -72,8 +76,25 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, PrivacyBudgetExceeded):
             return STATUS_BUDGET_SPENT
         return STATUS_WRONG_USE if isinstance(error, LocalError) else STATUS_FAILED
+    except OSError as error:
+        if error.errno not in _UNWRITTEN or error.filename is not None:
+            raise
+        # It is the output: commands name the files of their own that fail.
+        _say_unwritten(error)
+        return STATUS_FAILED
     # Without standalone mode click returns the status of `context.exit`, and None where nobody set one.
     return status if isinstance(status, int) else 0
+
+
+def _say_unwritten(error: OSError) -> None:
+    """Say that the output cannot be written, and keep the interpreter from trying once more when it goes."""
+    with contextlib.suppress(OSError):  # stderr may be the same file
+        click.echo(f"scarcity: the output cannot be written: {error.strerror or error}", err=True)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def main() -> None:

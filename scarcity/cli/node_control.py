@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from scarcity.cli.main import STATUS_FAILED
-from scarcity.cli.options import FILE
+from scarcity.cli.options import FILE, SECONDS
 from scarcity.errors import ConfigError
 from scarcity.node.setup.config import read_node_config
 from scarcity.node.watch.awaited import Goal, wait_until
@@ -32,7 +32,7 @@ _CONFIG: Final = click.option("--config", required=True, type=FILE, metavar="FIL
 )
 @click.option("--wait-epoch", type=click.IntRange(min=1), metavar="N", help="First wait for the roster of epoch N.")
 @click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="S",
+    "--timeout", "timeout_s", type=SECONDS, metavar="S",
     help=f"Longest wait for either, in seconds.  [default: {_WAIT_S:g}]",
 )  # fmt: skip
 def status(
@@ -75,7 +75,7 @@ def status(
 @_CONFIG
 @click.option("--wait", is_flag=True, help="Return when its process is gone.")
 @click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="S",
+    "--timeout", "timeout_s", type=SECONDS, default=30.0, show_default=True, metavar="S",
     help="Longest wait in seconds.",
 )  # fmt: skip
 @click.pass_context

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from scarcity.node.data.source import TableColumns
 from scarcity.node.files import require_writable, write_whole
 
+
+class _Seconds(click.FloatRange):
+    """A finite number of seconds."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
 FILE: Final = click.Path(dir_okay=False, path_type=Path)
+# The float's range leaves out what no clock reaches; a NaN is in every range, as no comparison with it holds.
+SECONDS: Final = _Seconds(min=0, max=1e9)
 _F = TypeVar("_F", bound=Callable[..., None])
 
 

@@ -80,6 +80,7 @@ class _Told:
         self.totals: dict[tuple[str, str, str], tuple[int, int]] = {}
         self.records: deque[OutboxRecord] = deque(maxlen=last if last or keep else 0)
         self.num_records = 0
+        self.kinds: set[str] = set()
         self.broken = ""
 
     def add(self, record: OutboxRecord) -> None:
@@ -113,6 +114,8 @@ class _Told:
         parts = [table_text(("kind", "to", "node", "packets", "bytes"), rows, text_columns=3)] if rows else []
         if self.records:
             parts.append("".join(f"{_line(record)}\n" for record in self.records))
+        if self.kinds and not self.totals:
+            parts.append(f"no record is of that kind; there are {', '.join(sorted(self.kinds))}\n")
         return "\n".join([*parts, f"{self.verdict(verified=verified)}\n"])
 
 
@@ -129,6 +132,7 @@ def _read(path: Path, key: bytes | None, kind: str | None, last: int | None, *, 
     try:
         for record in iterate_outbox(path, key):
             told.num_records += 1
+            told.kinds.add(record.kind)
             if kind is None or record.kind == kind or record.kind.startswith(f"{kind}/"):
                 told.add(record)
     except OutboxCorrupt as error:

@@ -71,7 +71,7 @@ def _packets(journal: Journal, kind: str) -> tuple[Packet, ...]:
 def _read(kind: str, decode: Any, payload: bytes) -> Any:
     try:
         return decode(payload)
-    except (CodecError, ValueError, TypeError, KeyError) as error:
+    except (CodecError, ValueError, TypeError, KeyError, IndexError) as error:
         raise LedgerCorrupt(f"the journal's record of kind {kind!r} cannot be read: {error}") from error
 
 
@@ -99,7 +99,7 @@ def rows_spent_until(journal: Journal) -> int:
     Raises:
         LedgerCorrupt: the ledger is damaged.
     """
-    given = [int(_read(ROWS, msgpack.unpackb, payload)[1]) for payload in journal.get(ROWS, ())]
+    given: list[int] = [_read(ROWS, _two_numbers, payload)[1] for payload in journal.get(ROWS, ())]
     return max([ledger_rows_end(list(journal.get(LEDGER, ()))), *given])
 
 
@@ -285,7 +285,14 @@ def _receipts(journal: Journal, oldest: int) -> tuple[Packet, ...]:
 
 
 def _sums_opened(journal: Journal) -> list[tuple[int, int]]:
-    return [_read(SUM_OPENED, msgpack.unpackb, payload) for payload in journal.get(SUM_OPENED, ())]
+    return [_read(SUM_OPENED, _two_numbers, payload) for payload in journal.get(SUM_OPENED, ())]
+
+
+def _two_numbers(payload: bytes) -> tuple[int, int]:
+    first, second = msgpack.unpackb(payload)
+    if type(first) is not int or type(second) is not int:
+        raise TypeError(f"expected two whole numbers, got {first!r} and {second!r}")
+    return first, second
 
 
 @attrs.frozen

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import msgpack
 
-from scarcity.errors import CodecError
+from scarcity.errors import CodecError, LedgerCorrupt
 from scarcity.federation.codec import body_digest
 from scarcity.federation.effects import Effect, EntropySource, Entry, Persist, Reject, Send, SetTimer, Waiting
 from scarcity.federation.identity import Identity
@@ -67,8 +67,23 @@ def mark_entry(mark: Mark) -> Entry:
 
 
 def marks_of(payloads: Iterable[bytes]) -> list[Mark]:
-    """Return the marks that the journal holds, in any order."""
-    return [Mark(*msgpack.unpackb(payload)) for payload in payloads]
+    """Return the marks that the journal holds, in any order.
+
+    Raises:
+        LedgerCorrupt: a record cannot be read.
+    """
+    return [_mark(payload) for payload in payloads]
+
+
+def _mark(payload: bytes) -> Mark:
+    try:
+        scope, *numbers = msgpack.unpackb(payload)
+        epoch, round_id, attempt = numbers
+    except (ValueError, TypeError) as error:
+        raise LedgerCorrupt(f"the journal's record of kind {MARK!r} cannot be read: {error}") from error
+    if type(scope) is not str or any(type(number) is not int for number in numbers):
+        raise LedgerCorrupt(f"the journal's record of kind {MARK!r} is no scope with three whole numbers")
+    return Mark(scope, epoch, round_id, attempt)
 
 
 # The terms of a sum: the same function gives the host's config and the participant's policy.

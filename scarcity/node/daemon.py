@@ -23,7 +23,7 @@ import anyio.abc
 from actors import Actor, ActorRef, ActorSystem, Context, Down, Restart, handles
 from actors.errors import ActorStopped, BadSetting
 from actors.links import TcpTransport
-from scarcity.errors import ConfigError, FederationError, LedgerCorrupt
+from scarcity.errors import CodecError, ConfigError, FederationError, LedgerCorrupt
 from scarcity.federation.codec import decode_packet
 from scarcity.federation.coordinator import CoordinatorCore
 from scarcity.federation.effects import Event, ModelAccepted, ModelMade, Reject
@@ -169,7 +169,11 @@ class NodeDaemon:
     def _remember_epoch(self) -> None:
         """Refuse a directory older than one that was in force here: it may hold a key that was revoked since."""
         epoch = self._signed.directory.epoch
-        known = max((int(data) for _, data in self._journal.entries(_EPOCH)), default=0)
+        try:
+            known = max((int(data) for _, data in self._journal.entries(_EPOCH)), default=0)
+        except (ValueError, TypeError) as error:
+            journal = self._config.data_dir / JOURNAL
+            raise LedgerCorrupt(f"{journal}: the record of kind {_EPOCH!r} cannot be read: {error}") from error
         if epoch < known:
             raise ConfigError(f"{self._config.roster}: epoch {epoch}; epoch {known} was in force here already")
         if epoch > known:
@@ -239,7 +243,11 @@ class NodeDaemon:
     def _known_models(self, roles: Roles) -> Iterator[Model]:
         for name in roles.member_ids:
             for _, data in self._journal_of(name).entries(MODELS):
-                body = decode_packet(data).body
+                try:
+                    body = decode_packet(data).body
+                except (CodecError, TypeError) as error:
+                    where = f"{self._config.data_dir / JOURNAL}: member {name}"
+                    raise LedgerCorrupt(f"{where}: the record of kind {MODELS!r} cannot be read: {error}") from error
                 if isinstance(body, Model):
                     yield body
 

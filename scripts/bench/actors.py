@@ -9,6 +9,7 @@ Run with OMP_NUM_THREADS=1 on an idle core: `python scripts/bench/actors.py [mes
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import statistics
@@ -214,7 +215,9 @@ def share(ours: Callable[[int], Awaitable[float]], n: int, on: str) -> dict:
 
 
 def main() -> None:
-    messages = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("messages", type=int, nargs="?", default=50_000)
+    messages: int = parser.parse_args().messages
     result: dict[str, object] = {"bench": "actors", "messages": messages}
     for backend in ("asyncio", "trio"):
         result[backend] = {

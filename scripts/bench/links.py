@@ -9,6 +9,7 @@ count. Run with OMP_NUM_THREADS=1 on an idle core: `python scripts/bench/links.p
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import datetime as dt
 import json
@@ -300,7 +301,9 @@ def certificates(folder: Path) -> dict[str, Files]:
 
 
 def main() -> None:
-    messages = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("messages", type=int, nargs="?", default=100_000)
+    messages: int = parser.parse_args().messages
     result: dict[str, object] = {"bench": "links", "messages": messages}
     with tempfile.TemporaryDirectory() as folder:
         files = certificates(Path(folder))

@@ -173,6 +173,30 @@ def test_a_damaged_journal_is_named_and_so_is_a_damaged_outbox(site: Daemon) -> 
     ended(site, journal, "damaged")
 
 
+def test_a_damaged_record_of_any_kind_is_named_with_its_journal(site: Daemon) -> None:
+    up(site)
+    assert site.end(signal.SIGTERM) == 0
+    journal = site.data / JOURNAL
+    whole = journal.read_bytes()
+    damaged = [
+        ("directory", b"\xff\x00", "directory"),
+        ("a0:sum-mark", b"\xff\x00", "member a0"),
+        ("basket/a:sum-mark", b"\x93\x01\x02\x03", "member basket/a"),
+        ("a1:rows", b"\x91\x01", "member a1"),
+        ("basket/a:sum-opened", b"\x93", "member basket/a"),
+        ("a1:model", b"\xff\x00", "member a1"),
+    ]
+    for kind, payload, words in damaged:
+        for extra in site.data.glob(f"{JOURNAL}-*"):
+            extra.unlink()
+        journal.write_bytes(whole)
+        with sqlite3.connect(journal) as connection:
+            connection.execute("DELETE FROM entry WHERE kind = ?", (kind,))
+            connection.execute("INSERT INTO entry (kind, key, payload) VALUES (?, '1', ?)", (kind, payload))
+        connection.close()
+        ended(site, journal, words, kind.rpartition(":")[2])
+
+
 def test_one_interrupt_drains_and_is_reported_as_an_interrupt(site: Daemon) -> None:
     up(site)
     assert site.end(signal.SIGINT) == 130

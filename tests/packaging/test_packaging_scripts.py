@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ def test_a_script_is_executable_strict_and_sound(script: str) -> None:
     assert text.startswith("#!/usr/bin/env bash\n")
     assert "set -euo pipefail" in text
     subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+@pytest.mark.parametrize("name", ["actors", "links"])
+def test_a_bench_says_what_it_takes(name: str) -> None:
+    bench = [sys.executable, str(ROOT / "scripts" / "bench" / f"{name}.py"), "--help"]
+    done = subprocess.run(bench, capture_output=True, text=True, check=True)
+    assert "[messages]" in done.stdout
+    assert done.stderr == ""
 
 
 def test_ci_runs_the_same_script_as_a_developer() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint
@@ -92,6 +94,33 @@ def test_the_outbox_shows_totals_records_and_that_the_list_holds(
     said = json.loads(capsys.readouterr().out)
     assert (said["num_records"], said["whole"], len(said["records"])) == (3, True, 1)
     assert said["records"][0]["shapes"] == [[3]]
+
+
+def test_a_kind_that_no_record_has_is_answered_with_those_there_are(
+    config: Path, listed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("outbox", "--config", config, "--kind", "nonsense") == 0
+    assert "no record is of that kind; there are gossip-pull, release\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "-inf"])
+@pytest.mark.parametrize("command", [("status", "--wait-round", 1), ("stop", "--wait")])
+def test_a_timeout_that_no_clock_reaches_is_wrong_use(command: tuple[object, ...], seconds: str, config: Path) -> None:
+    assert run(*command, "--config", config, "--timeout", seconds) == 2
+
+
+@pytest.mark.parametrize("stderr_too", [False, True])
+def test_output_that_cannot_be_written_is_one_line_and_a_status(config: Path, listed: Path, stderr_too: bool) -> None:
+    call = f"main.run(outbox.outbox, ['--config', {str(config)!r}])"
+    code = f"import sys\nfrom scarcity.cli import main, outbox\nsys.exit({call})"
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        errors = full if stderr_too else subprocess.PIPE
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=errors, check=False, text=True
+        )
+    assert done.returncode == 1
+    if not stderr_too:
+        assert done.stderr == "scarcity: the output cannot be written: No space left on device\n"
 
 
 def test_an_auditor_needs_the_list_and_the_public_key_alone(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
