@@ -126,23 +126,35 @@ def open_deployment(config: NodeConfig, now: float) -> Deployment:
     return Deployment(config, signed, link_key, member_keys, ledger_keys)
 
 
-def require_seated(
-    config: NodeConfig, directory: Directory, link_key: SigningKey, member_keys: Mapping[str, SigningKey]
-) -> None:
-    """Raise ConfigError unless a directory places this node, its key and its members as the node has them."""
+def require_listed(config: NodeConfig, directory: Directory, link_key: SigningKey) -> None:
+    """Raise ConfigError unless this node is on a directory, with its key."""
     entry = next((node for node in directory.nodes if node.name == config.name), None)
     if entry is None:
         raise ConfigError(f"{config.roster}: node {config.name!r} is not on the directory of epoch {directory.epoch}")
     if entry.key != link_key.verify_key.encode():
         raise ConfigError(f"{config.roster}: node {config.name!r} has another key there than in {config.key}")
-    if set(entry.members) != set(member_keys):
+
+
+def seated(config: NodeConfig, directory: Directory, member_keys: Mapping[str, SigningKey]) -> frozenset[str]:
+    """Return those of this node's members that a directory places here, with their keys."""
+    here = (member for member in member_keys if directory.hosts(config.name, member))
+    keys = directory.roster.keys
+    return frozenset(member for member in here if keys[member] == member_keys[member].verify_key.encode())
+
+
+def require_seated(
+    config: NodeConfig, directory: Directory, link_key: SigningKey, member_keys: Mapping[str, SigningKey]
+) -> None:
+    """Raise ConfigError unless a directory places this node, its key and its members as the node has them."""
+    require_listed(config, directory, link_key)
+    placed = directory.entry(config.name).members
+    if set(placed) != set(member_keys):
         raise ConfigError(
             f"{config.path}: it hosts {_names(member_keys)}, the directory of epoch {directory.epoch} places "
-            f"{_names(entry.members)} on {config.name!r}"
+            f"{_names(placed)} on {config.name!r}: make the two agree"
         )
-    for member, key in member_keys.items():
-        if directory.roster.member(member).public_key != key.verify_key.encode():
-            raise ConfigError(f"{config.roster}: member {member!r} has another key there than in this node's key file")
+    if strange := sorted(set(placed) - seated(config, directory, member_keys)):
+        raise ConfigError(f"{config.roster}: member {strange[0]!r} has another key there than in this node's key file")
 
 
 def _require_baskets(config: NodeConfig, directory: Directory) -> None:
