@@ -9,6 +9,7 @@ Trusts: that not both, journal and outbox, are taken away. Who takes both has a 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from scarcity.node.journal import JournalStore, member_journal
 
 LEDGER_KEY: Final = "ledger-key"  # kind of the journal's entries of whose ledger is which; members' kinds have a colon
 _FREE: Final = b'"charge":""'  # in an outbox's line of which nothing was charged
+_LINE_BYTES_MAX: Final = 1 << 20  # the outbox refuses a longer one
 _ADVICE: Final = "restore it; or, if what was spent shall be forgotten, move the outbox away"
 
 
@@ -37,7 +39,7 @@ def remember_ledgers(journal: JournalStore, path: Path, outbox: Path, ledger_key
 
     Cost: one reading of the outbox, without checking its chain.
     """
-    if not journal.kinds() and outbox.exists() and outbox.stat().st_size:
+    if not journal.kinds() and outbox.is_file() and outbox.stat().st_size:
         raise ConfigError(f"{path}: the journal of what was spent is gone, {outbox} has records; {_ADVICE}")
     known = dict(journal.entries(LEDGER_KEY))
     for member, key in ledger_keys.items():
@@ -55,12 +57,10 @@ def remember_ledgers(journal: JournalStore, path: Path, outbox: Path, ledger_key
 
 
 def _charged(outbox: Path) -> set[str]:
-    """Return the members that an outbox lists as charged for what they sent; the outbox itself checks its lines."""
-    if not outbox.exists():
-        return set()
+    """Return whom an outbox lists as charged for what they sent; the outbox refuses what it cannot read."""
     found: set[str] = set()
-    with outbox.open("rb") as lines:
-        for line in lines:
+    with contextlib.suppress(OSError), outbox.open("rb") as file:
+        while line := file.readline(_LINE_BYTES_MAX):
             if _FREE in line:
                 continue
             try:
