@@ -30,6 +30,7 @@ from scarcity.federation.effects import Event, ModelAccepted, ModelMade, Reject
 from scarcity.federation.packets import Model
 from scarcity.federation.recovery import MODEL as MODELS
 from scarcity.node.journal import JournalStore, SqliteJournal, member_journal
+from scarcity.node.memory import remember_ledgers
 from scarcity.node.post import Post
 from scarcity.node.results import Results
 from scarcity.node.roles import Roles, form_of
@@ -163,6 +164,7 @@ class NodeDaemon:
         except OSError as error:
             raise ConfigError(f"data_dir {data_dir}: {error.strerror}") from None
         with contextlib.closing(self._journal):
+            remember_ledgers(self._journal, data_dir / JOURNAL, data_dir / OUTBOX, self._deployment.ledger_keys)
             self._remember_epoch(self._signed.directory.epoch)
             self._outbox = Outbox(data_dir / OUTBOX, self._deployment.link_key, self._wall)
             with contextlib.closing(self._outbox):

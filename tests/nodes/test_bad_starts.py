@@ -173,6 +173,21 @@ def test_a_damaged_journal_is_named_and_so_is_a_damaged_outbox(site: Daemon) -> 
     ended(site, journal, "damaged")
 
 
+def test_a_budget_is_not_forgotten_with_the_journal_or_with_a_key(site: Daemon) -> None:
+    up(site)
+    assert site.end(signal.SIGTERM) == 0
+    outbox, journal = site.data / OUTBOX, site.data / JOURNAL
+    with sqlite3.connect(journal) as connection:
+        connection.execute("UPDATE entry SET payload = zeroblob(32) WHERE kind = 'ledger-key' AND key = 'a0'")
+    connection.close()
+    ended(site, journal, "'a0' has spent of the ledger of key 0000", "restore the .key file")
+    for path in site.data.glob(f"{JOURNAL}*"):
+        path.unlink()
+    outbox.write_bytes(b"{}\n")
+    for _ in range(2):
+        ended(site, journal, "the journal of what was spent is gone", "restore it", "move the outbox away")
+
+
 def test_one_interrupt_drains_and_is_reported_as_an_interrupt(site: Daemon) -> None:
     up(site)
     assert site.end(signal.SIGINT) == 130
