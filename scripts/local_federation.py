@@ -24,7 +24,7 @@ from scarcity.errors import FederationError
 from scarcity.node.daemon import CONTROL
 from scarcity.node.data.source import Party
 from scarcity.node.watch.control import ask_control
-from sim.sources import flights
+from sim.swarms.sources import flights
 
 NODE = [sys.executable, "-m", "scarcity.cli.main", "node", "--config", "node.toml"]
 AIRPORTS = ("EWR", "JFK", "LGA")

@@ -11,12 +11,12 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    **dict.fromkeys(("Bandwidth", "Duplicate", "Latency", "Loss", "Reorder"), "sim.network"),
-    **dict.fromkeys(("Byzantine", "Churn", "ClockSkew", "Clog", "Crash", "Dropout", "FaultPlan"), "sim.faults"),
-    **dict.fromkeys(("Partition", "SlowHandler"), "sim.faults"),
-    **dict.fromkeys(("SimResult", "Violation"), "sim.result"),
-    "World": "sim.world",
-    "WorldConfig": "sim.built",
+    **dict.fromkeys(("Bandwidth", "Duplicate", "Latency", "Loss", "Reorder"), "sim.faults.network"),
+    **dict.fromkeys(("Byzantine", "Churn", "ClockSkew", "Clog", "Crash", "Dropout", "FaultPlan"), "sim.faults.plan"),
+    **dict.fromkeys(("Partition", "SlowHandler"), "sim.faults.plan"),
+    **dict.fromkeys(("SimResult", "Violation"), "sim.worlds.result"),
+    "World": "sim.worlds.world",
+    "WorldConfig": "sim.worlds.built",
 }
 
 __all__ = [*sorted(_HOMES)]

@@ -22,12 +22,12 @@ from scarcity.federation.effects import (
 from scarcity.node.data.model_file import write_model
 from scarcity.node.data.source import TableColumns
 from scarcity.node.files import require_writable, write_whole
-from sim.attacks import ATTACKS
+from sim.faults.attacks import ATTACKS
 from sim.interrupts import Interrupts
-from sim.plan import Observer, Said
-from sim.report import STATUS_INTERRUPTED, SwarmResult, render, to_json
-from sim.report_file import require_report, write_report
-from sim.swarm import SwarmConfig, run_swarm
+from sim.swarms.plan import Observer, Said
+from sim.swarms.report import STATUS_INTERRUPTED, SwarmResult, render, to_json
+from sim.swarms.report_file import require_report, write_report
+from sim.swarms.swarm import SwarmConfig, run_swarm
 
 _QUIET_S: Final = 2.0  # between two lines about one party's waiting
 _EVERY: Final = 50  # contributions between two lines that count them

@@ -17,18 +17,18 @@ import click
 from scarcity.errors import ConfigError
 from scarcity.federation.packets import TrustMode, Unit
 from scarcity.node.files import require_writable, write_whole
-from sim.built import EXECUTORS, WorldConfig
-from sim.capsule import Capsule, capsule_of, read_capsule, write_capsule
-from sim.fault_files import read_plan
-from sim.faults import FaultPlan
-from sim.fuzz import MODES, UNITS, Case, Coverage, label, random_case, try_case
+from sim.faults.files import read_plan
+from sim.faults.plan import FaultPlan
+from sim.faults.shrink import MAX_RUNS, ShrinkStep
+from sim.faults.shrink import shrink as shrink_plan
 from sim.interrupts import Interrupts
-from sim.replay import Replayed, replay
-from sim.result import SimResult
-from sim.shrink import MAX_RUNS, ShrinkStep
-from sim.shrink import shrink as shrink_plan
 from sim.sim_report import Progress, Stopped, render, to_json, unfired, violation_line
-from sim.world import World
+from sim.worlds.built import EXECUTORS, WorldConfig
+from sim.worlds.capsule import Capsule, capsule_of, read_capsule, write_capsule
+from sim.worlds.fuzz import MODES, UNITS, Case, Coverage, label, random_case, try_case
+from sim.worlds.replay import Replayed, replay
+from sim.worlds.result import SimResult
+from sim.worlds.world import World
 
 STATUS_BROKEN: Final = 1
 STATUS_INTERRUPTED: Final = 130

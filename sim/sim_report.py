@@ -10,10 +10,10 @@ import attrs
 
 from scarcity.federation.effects import ModelMade, RoundAborted
 from scarcity.federation.packets import RoundConfig
-from sim.built import WorldConfig
-from sim.checkers import Checker, Seen, View
-from sim.result import SimResult, Violation
-from sim.stage import Fired
+from sim.faults.stage import Fired
+from sim.worlds.built import WorldConfig
+from sim.worlds.checkers import Checker, Seen, View
+from sim.worlds.result import SimResult, Violation
 
 _NAMES: Final = 4  # of those that a fault struck; the JSON has all
 _VIOLATIONS: Final = 10  # shown; the capsule has all

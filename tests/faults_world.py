@@ -22,9 +22,9 @@ from scarcity.federation.packets import (
 )
 from scarcity.federation.secure_aggregation import encode
 from scarcity.federation.secure_aggregation.messages import Advertise, Confirm, Masked, Reveal, Shares
-from sim.attacks import BEHAVIOURS
 from sim.chance import Chance
-from sim.faults import (
+from sim.faults.attacks import BEHAVIOURS
+from sim.faults.plan import (
     Bandwidth,
     Byzantine,
     Churn,
@@ -44,8 +44,8 @@ from sim.faults import (
     SlowHandler,
     Uniform,
 )
-from sim.stage import FaultStage
-from sim.stages import STAGE_NAMES
+from sim.faults.stage import FaultStage
+from sim.faults.stages import STAGE_NAMES
 
 SEATS = {
     "coordinator": "",

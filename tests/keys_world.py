@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 from nacl.signing import SigningKey
 
 from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id
-from scarcity.node.setup.directory import Directory, NodeEntry
+from scarcity.node.setup.directory import Directory, NodeEntry, RetiredKey
 from scarcity.node.setup.enrolment import SeatWish
 from scarcity.node.setup.request import Request, Wish, make_request
 
@@ -62,6 +63,12 @@ def directory(epoch: int = 1, expires_at: float = NOW + 1000) -> Directory:
         NodeEntry("hub", public("node hub"), "hub.example:7400", (basket_id("kenya"), COORDINATOR)),
     )
     return Directory(Roster("kenya-health", epoch, members, expires_at), nodes)
+
+
+def remembering(epoch: int = 9) -> Directory:
+    """The same list, which remembers a key that `h1` has left and one with which `h9` was revoked."""
+    keys = (RetiredKey("h1", 3, public("old h1"), False), RetiredKey("h9", 5, public("h9"), True))
+    return attrs.evolve(directory(epoch), retired=keys)
 
 
 def request(

@@ -11,12 +11,12 @@ import attrs
 
 from scarcity.federation.effects import Core, Effect, Waiting
 from scarcity.federation.packets import Packet
-from sim.built import Built, WorldConfig, build
 from sim.chance import Chance
-from sim.faults import FaultPlan
-from sim.heap import Heap
-from sim.result import SimResult
-from sim.stage import CrashEvent, FaultStage
+from sim.faults.plan import FaultPlan
+from sim.faults.stage import CrashEvent, FaultStage
+from sim.worlds.built import Built, WorldConfig, build
+from sim.worlds.heap import Heap
+from sim.worlds.result import SimResult
 
 Alter = Callable[[str, list[Effect]], list[Effect]]
 

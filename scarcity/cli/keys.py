@@ -176,8 +176,8 @@ def make(*, requests: Sequence[Path], federation_dir: Path, out: Path, expires_d
 def add(*, requests: Sequence[Path], **place: Any) -> None:
     """Add the hosts of REQUESTs, with their members.
 
-    A data source that was on a roster before, under whatever name, must come with its old key: its ledger is that
-    key's.
+    A member that was revoked comes back under its old name and with its old key, or with one that the old one has
+    signed (`keys node --keep DIR`): its ledger is that key's.
 
     Status: 0 done, 2 wrong use.
     """
@@ -202,7 +202,8 @@ def sign_again(**place: Any) -> None:
 def revoke(*, node: str | None, member: str | None, **place: Any) -> None:
     """Take a host or a member off ROSTER.
 
-    Links to a host that is not on the list end as soon as a node reads the new one; what it contributed stays.
+    Links to a host that is not on the list end as soon as a node reads the new one; what it contributed stays. The list
+    remembers the keys of who has left: they are nobody else's for good.
 
     Status: 0 done, 2 wrong use.
     """
@@ -322,6 +323,10 @@ def _as_json(signed: SignedDirectory, *, checked: bool) -> str:
             {"id": m.id, "role": m.role.value, "domain": m.domain, "key": m.public_key.hex()}
             for m in directory.roster.members
         ],
+        "retired": [
+            {"id": each.id, "epoch": each.epoch, "key": each.key.hex(), "revoked": each.revoked}
+            for each in directory.retired
+        ],
     }
     return json.dumps(said, indent=2)
 
@@ -338,4 +343,7 @@ def _as_text(signed: SignedDirectory, *, checked: bool) -> str:
         for name in node.members:
             member = directory.roster.member(name)
             lines.append(f"  {name}  {member.role.value}  {member.domain}  key {member.public_key.hex()[:16]}")
+    for each in directory.retired:
+        what = "revoked" if each.revoked else "replaced"
+        lines.append(f"{each.id}  {what} in epoch {each.epoch}  key {each.key.hex()[:16]}")
     return "\n".join(line.rstrip() for line in lines)

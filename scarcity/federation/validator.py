@@ -251,8 +251,7 @@ def check_body(body: Body, expected: Expected | None) -> Fault | None:
     if fault := _check_vector(body, expected):
         return fault
     if isinstance(body, Model):
-        words = model_fault(body)
-        return (Code.RANGE, words) if words else None
+        return (Code.RANGE, words) if (words := model_fault(body)) else None
     bound = math.inf if expected is None else expected.norm_bound
     if bound < math.inf and not (norm := norm_of(body.vector)) <= bound:
         return (Code.NORM, f"norm {norm:.6g} is above {bound:.6g}")

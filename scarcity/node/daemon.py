@@ -30,10 +30,11 @@ from scarcity.federation.effects import Event, ModelAccepted, ModelMade, Reject
 from scarcity.federation.packets import Model
 from scarcity.federation.recovery import MODEL as MODELS
 from scarcity.node.journal import JournalStore, SqliteJournal, member_journal
+from scarcity.node.memory import remember_ledgers
 from scarcity.node.post import Post
 from scarcity.node.results import Results
 from scarcity.node.roles import Roles, form_of
-from scarcity.node.setup.deployment import Deployment, require_seated
+from scarcity.node.setup.deployment import Deployment, require_listed, seated
 from scarcity.node.setup.directory import SignedDirectory, instant, parse_address, read_directory
 from scarcity.node.shell import CoreActor
 from scarcity.node.watch.control import serve_control
@@ -73,9 +74,10 @@ class KeeperActor(Actor):
             ctx.monitor(ref)
 
     @handles(Down)
-    def member_down(self, _down: Down, _ctx: Context) -> None:
-        """Finish; the system's record of failures has the cause."""
-        self._stop()
+    def member_down(self, down: Down, _ctx: Context) -> None:
+        """Finish if it failed; the system's record of failures has the cause. One that was stopped was meant to."""
+        if down.reason.startswith("failed"):
+            self._stop()
 
 
 class NodeDaemon:
@@ -108,6 +110,7 @@ class NodeDaemon:
         self._system: ActorSystem
         self._transport: TcpTransport
         self._post: Post
+        self._roles: Roles
         self._results: Results
         self._outbox: Outbox
         self._journal: SqliteJournal
@@ -161,14 +164,14 @@ class NodeDaemon:
         except OSError as error:
             raise ConfigError(f"data_dir {data_dir}: {error.strerror}") from None
         with contextlib.closing(self._journal):
-            self._remember_epoch()
+            remember_ledgers(self._journal, data_dir / JOURNAL, data_dir / OUTBOX, self._deployment.ledger_keys)
+            self._remember_epoch(self._signed.directory.epoch)
             self._outbox = Outbox(data_dir / OUTBOX, self._deployment.link_key, self._wall)
             with contextlib.closing(self._outbox):
                 yield
 
-    def _remember_epoch(self) -> None:
+    def _remember_epoch(self, epoch: int) -> None:
         """Refuse a directory older than one that was in force here: it may hold a key that was revoked since."""
-        epoch = self._signed.directory.epoch
         try:
             known = max((int(data) for _, data in self._journal.entries(_EPOCH)), default=0)
         except (ValueError, TypeError) as error:
@@ -199,7 +202,7 @@ class NodeDaemon:
 
     async def _spawn_all(self, system: ActorSystem) -> None:
         federation, roster = self._config.federation, self._deployment.roster
-        roles = Roles(self._deployment, self._journal)
+        roles = self._roles = Roles(self._deployment, self._journal)
         path = self._config.data_dir / MODEL
         known = self._known_models(roles)
         self._results = Results(path, federation, form_of(federation), lambda: self._signed.directory.roster, known)
@@ -275,11 +278,14 @@ class NodeDaemon:
             await anyio.sleep(_WATCH_S)
             if (stamp := _stamp(path)) == known:
                 continue
-            known = stamp
             try:
                 self._adopt(read_directory(path, self._config.federation.operator_key, self._wall()))
             except ConfigError as error:
                 log.warning("epoch %d stays in force: %s", self._signed.directory.epoch, error)
+            except FederationError as error:  # a full disk: look at the same file again
+                log.warning("epoch %d stays in force for now: %s", self._signed.directory.epoch, error)
+                continue
+            known = stamp
 
     def _expired(self) -> bool:
         """End the daemon when the directory is no longer valid: who is revoked in a newer one is not known here."""
@@ -291,18 +297,28 @@ class NodeDaemon:
         return True
 
     def _adopt(self, signed: SignedDirectory) -> None:
+        """Go over to a newer directory, all of it or, when it cannot be remembered, nothing.
+
+        Raises:
+            FederationError: it is no newer one, does not hold this node, or the disk does not take its epoch.
+        """
         directory = signed.directory
         if directory.epoch <= self._signed.directory.epoch:
             raise ConfigError(f"{self._config.roster}: epoch {directory.epoch} is no newer one")
-        require_seated(self._config, directory, self._deployment.link_key, self._deployment.member_keys)
+        require_listed(self._config, directory, self._deployment.link_key)
+        self._remember_epoch(directory.epoch)
         self._signed = signed
-        self._remember_epoch()
+        self._roles.adopt(signed)
         self._transport.set_peers(directory.peers())
         self._dial_all()
-        for member in self._members.values():
-            if isinstance(member.core, CoordinatorCore):
-                member.core.renew(directory.roster, signed.roster_signature)
         log.info("epoch %d is in force: %d nodes", directory.epoch, len(directory.nodes))
+        here = seated(self._config, directory, self._deployment.member_keys)
+        for member in self._members.values():
+            if member.id not in here and member.ref is not None:
+                log.warning("%s is not placed here by epoch %d: it stops", member.id, directory.epoch)
+                self._system.stop(member.ref)
+            elif isinstance(member.core, CoordinatorCore):
+                member.core.renew(directory.roster, signed.roster_signature)
 
     # What is seen and asked.
 

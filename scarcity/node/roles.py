@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+import attrs
+
 from scarcity.engine import OnlineDiscoveryEngine
 from scarcity.engine.vector import Form
 from scarcity.federation.assembly import Assembly
@@ -18,6 +20,7 @@ from scarcity.node.data.tail import RowsLearner, TailedRows
 from scarcity.node.journal import SqliteJournal, everything, member_journal
 from scarcity.node.setup.config import ClientSeat, FederationFile
 from scarcity.node.setup.deployment import Deployment
+from scarcity.node.setup.directory import SignedDirectory
 
 
 def system_entropy(_label: EntropyLabel) -> Callable[[int], bytes]:
@@ -52,6 +55,10 @@ class Roles:
             federation=federation.federation,
         )
         self._seats = {seat.id: seat for seat in deployment.config.clients}
+
+    def adopt(self, signed: SignedDirectory) -> None:
+        """Make cores under a newer directory from now on."""
+        self._deployment = attrs.evolve(self._deployment, signed=signed)
 
     @property
     def member_ids(self) -> tuple[str, ...]:

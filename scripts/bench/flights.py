@@ -18,7 +18,7 @@ from typing import Any
 # Python puts the folder of a script first, and this one holds an actors.py: look in the project instead.
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from scarcity.engine import Relation  # noqa: E402 - needs the line above
-from sim.swarm import SwarmConfig, SwarmResult, run_swarm  # noqa: E402 - as above
+from sim.swarms.swarm import SwarmConfig, SwarmResult, run_swarm  # noqa: E402 - as above
 
 EPSILONS = (1.0, 3.0, 10.0)
 LIARS: dict[str, Any] = {"privacy": "local", "epsilon": 10.0, "liars": 0.2}

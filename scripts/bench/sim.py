@@ -18,9 +18,9 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from scarcity.federation.effects import Core, Effect, Send, Waiting  # noqa: E402 - needs the line above
 from scarcity.federation.packets import Ack, Header, Packet  # noqa: E402
-from sim.built import Built, WorldConfig, build  # noqa: E402
-from sim.heap import Heap  # noqa: E402
-from sim.world import World  # noqa: E402
+from sim.worlds.built import Built, WorldConfig, build  # noqa: E402
+from sim.worlds.heap import Heap  # noqa: E402
+from sim.worlds.world import World  # noqa: E402
 
 CLIENTS, BASKETS, UNTIL_S = 300, (3, 30), 5.0
 HOPS = 400_000

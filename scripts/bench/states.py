@@ -16,7 +16,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(PROJECT)
 from scarcity.node.data.schema_inference import infer_schema, schema_text  # noqa: E402 - needs the line above
 from scarcity.node.data.source import TableColumns  # noqa: E402 - as above
-from sim.swarm import SwarmConfig, run_swarm  # noqa: E402 - as above
+from sim.swarms.swarm import SwarmConfig, run_swarm  # noqa: E402 - as above
 
 DATA = PROJECT / "docs" / "data" / "states.csv"
 VARIABLES = ("output", "unemployment")

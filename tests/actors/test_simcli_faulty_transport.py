@@ -11,9 +11,9 @@ import pytest
 
 from actors.transport import MemoryHub, MemoryTransport
 from scarcity.errors import ConfigError
-from sim.faults import Churn, Duplicate, Entry, FaultPlan, Latency, Loss, Partition
-from sim.faulty_transport import FaultyTransport
-from sim.network import Network
+from sim.faults.network import Network
+from sim.faults.plan import Churn, Duplicate, Entry, FaultPlan, Latency, Loss, Partition
+from sim.testing.faulty_transport import FaultyTransport
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 NODES = ("a", "b")

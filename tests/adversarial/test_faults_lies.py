@@ -22,11 +22,11 @@ from scarcity.federation.packets import (
 )
 from scarcity.federation.privacy_guard import Layout
 from scarcity.federation.roster import COORDINATOR, basket_id
-from sim.attacks import BEHAVIOURS
 from sim.chance import Chance
-from sim.faults import Byzantine, FaultPlan
-from sim.lies import LIES
-from sim.stage import FaultStage
+from sim.faults.attacks import BEHAVIOURS
+from sim.faults.lies import LIES
+from sim.faults.plan import Byzantine, FaultPlan
+from sim.faults.stage import FaultStage
 from tests.faults_world import packet_of, resigned, stage_bodies, stage_of
 from tests.federation_world import World
 

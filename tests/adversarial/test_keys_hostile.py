@@ -22,9 +22,9 @@ from scarcity.node.setup.directory import (
     verify_directory,
 )
 from scarcity.node.setup.request import parse_request, read_request
-from tests.keys_world import NOW, OPERATOR, OPERATOR_KEY, directory, public, request
+from tests.keys_world import NOW, OPERATOR, OPERATOR_KEY, directory, public, remembering, request
 
-ROSTER = json.loads(directory_json(sign_directory(directory(), OPERATOR)))
+ROSTER = json.loads(directory_json(sign_directory(remembering(), OPERATOR)))
 REQUEST = json.loads(request(renewed=("h1",))[1])
 PLACE = Path("file.json")
 Place = tuple[str | int, ...]
@@ -77,6 +77,8 @@ def forged(value: Any) -> Any:
     """Another value of the same kind, as sound as the old one by itself."""
     if isinstance(value, str) and len(value) in (64, 128) and all(c in "0123456789abcdef" for c in value):
         return ("1" if value[0] == "0" else "0") + value[1:]
+    if isinstance(value, bool):
+        return not value
     if isinstance(value, str):
         return {"client": "basket", "hub.example:7400": "evil.example:1", "": "evil.example:1"}.get(value, f"{value}x")
     if isinstance(value, dict):
@@ -166,7 +168,7 @@ def test_a_roster_cut_short_or_with_other_bytes_is_never_taken_for_another(data:
         signed = parse_directory(other, PLACE)
     except ConfigError:
         return
-    assert signed.directory == directory() or not verify_directory(signed, OPERATOR_KEY)
+    assert signed.directory == remembering() or not verify_directory(signed, OPERATOR_KEY)
 
 
 def test_every_prefix_of_a_request_is_refused() -> None:

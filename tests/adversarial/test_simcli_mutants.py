@@ -22,12 +22,12 @@ from scarcity.federation.secure_aggregation.client import SecureAggClient
 from scarcity.federation.secure_aggregation.messages import Boxes, Survivors
 from scarcity.federation.secure_aggregation.outputs import ClientState
 from scarcity.federation.validator import ValidatorLimits
-from sim.built import Built, build
-from sim.faults import FaultPlan
-from sim.fuzz import Case, label, random_case
-from sim.heap import Heap
-from sim.result import SimResult
-from sim.shrink import shrink
+from sim.faults.plan import FaultPlan
+from sim.faults.shrink import shrink
+from sim.worlds.built import Built, build
+from sim.worlds.fuzz import Case, label, random_case
+from sim.worlds.heap import Heap
+from sim.worlds.result import SimResult
 from tests.sim_world import Altered
 
 WITHIN = 200

@@ -15,7 +15,7 @@ from scarcity.federation.privacy_guard import LEDGER
 from scarcity.federation.recovery import OUTCOME, RECEIPT
 from scarcity.federation.secure_aggregation import decode, encode
 from scarcity.federation.secure_aggregation.messages import Reveal
-from sim.built import WorldConfig
+from sim.worlds.built import WorldConfig
 from tests.sim_world import Alter, run_buggy
 
 NONE = WorldConfig(clients=6, baskets=2, until_s=12.0)

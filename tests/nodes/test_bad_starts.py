@@ -197,6 +197,21 @@ def test_a_damaged_record_of_any_kind_is_named_with_its_journal(site: Daemon) ->
         ended(site, journal, words, kind.rpartition(":")[2])
 
 
+def test_a_budget_is_not_forgotten_with_the_journal_or_with_a_key(site: Daemon) -> None:
+    up(site)
+    assert site.end(signal.SIGTERM) == 0
+    outbox, journal = site.data / OUTBOX, site.data / JOURNAL
+    with sqlite3.connect(journal) as connection:
+        connection.execute("UPDATE entry SET payload = zeroblob(32) WHERE kind = 'ledger-key' AND key = 'a0'")
+    connection.close()
+    ended(site, journal, "'a0' has spent of the ledger of key 0000", "restore the .key file")
+    for path in site.data.glob(f"{JOURNAL}*"):
+        path.unlink()
+    outbox.write_bytes(b"{}\n")
+    for _ in range(2):
+        ended(site, journal, "the journal of what was spent is gone", "restore it", "move the outbox away")
+
+
 def test_one_interrupt_drains_and_is_reported_as_an_interrupt(site: Daemon) -> None:
     up(site)
     assert site.end(signal.SIGINT) == 130

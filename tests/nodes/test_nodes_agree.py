@@ -21,8 +21,8 @@ from scarcity.federation.roster import COORDINATOR, Member, Role
 from scarcity.node.journal import MemoryJournal
 from scarcity.node.post import Post
 from scarcity.node.shell import CoreActor
-from sim.live import RowFeeder
-from sim.plan import SwarmPlan
+from sim.swarms.live import RowFeeder
+from sim.swarms.plan import SwarmPlan
 from tests.links_world import FEDERATION, QUICK, Authority, plain, public_key
 from tests.swarm.test_drivers_agree import by_facade, plan_of
 

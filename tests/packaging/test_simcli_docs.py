@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from sim.fault_files import read_plan
+from sim.faults.files import read_plan
 from sim.sim_commands import sim
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to-simulate.md").read_text(encoding="utf-8")

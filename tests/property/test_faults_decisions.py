@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from scarcity.federation.packets import Packet
 from sim.chance import Chance
-from sim.faults import Byzantine, Churn, Dropout, Duplicate, FaultPlan, Latency, Loss, Reorder
-from sim.outages import crashes_of, silences_of
-from sim.passage import Laws
-from sim.stage import FaultStage
-from sim.stages import said_in
+from sim.faults.outages import crashes_of, silences_of
+from sim.faults.passage import Laws
+from sim.faults.plan import Byzantine, Churn, Dropout, Duplicate, FaultPlan, Latency, Loss, Reorder
+from sim.faults.stage import FaultStage
+from sim.faults.stages import said_in
 from tests.faults_world import CLIENTS, END_S, PLANS, SEATS, packet_of, plan_of, stage_bodies, stage_of
 
 _BODIES = tuple(stage_bodies().values())

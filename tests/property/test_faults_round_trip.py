@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scarcity.errors import ConfigError
-from sim.fault_files import plan_json, plan_toml, read_plan
-from sim.faults import Dropout, FaultPlan, Latency, Loss, Partition
+from sim.faults.files import plan_json, plan_toml, read_plan
+from sim.faults.plan import Dropout, FaultPlan, Latency, Loss, Partition
 from tests.faults_world import PLANS
 
 _SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)

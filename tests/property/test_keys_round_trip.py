@@ -20,6 +20,7 @@ from scarcity.node.setup.config_text import federation_text, node_text
 from scarcity.node.setup.directory import (
     Directory,
     NodeEntry,
+    RetiredKey,
     directory_json,
     parse_directory,
     sign_directory,
@@ -51,7 +52,15 @@ def directories(draw: st.DrawFn) -> Directory:
         for name in names
     ]
     expires_at = draw(st.floats(0, 1e12) | st.just(math.inf))
-    return Directory(Roster(draw(FEDERATIONS), draw(st.integers(1, 2**53)), tuple(members), expires_at), tuple(nodes))
+    epoch = draw(st.integers(1, 2**53))
+    left = draw(st.lists(st.tuples(SEGMENTS, st.booleans()), max_size=4, unique_by=lambda pair: pair[0]))
+    retired = [
+        RetiredKey(name, draw(st.integers(2, epoch)), public(f"old {name}"), revoked and name not in where)
+        for name, revoked in left
+        if epoch > 1
+    ]
+    roster = Roster(draw(FEDERATIONS), epoch, tuple(members), expires_at)
+    return Directory(roster, tuple(nodes), tuple(retired))
 
 
 @given(directories())

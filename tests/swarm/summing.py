@@ -9,7 +9,7 @@ import numpy as np
 from scarcity.engine import OnlineDiscoveryEngine, record_layout
 from scarcity.federation.effects import BasketClosed, ContributionMade, ModelMade, Waiting
 from scarcity.federation.packets import Aggregate, Model, Update
-from sim.plan import Execute, Observer, Outcome, Record, Spent, SwarmPlan
+from sim.swarms.plan import Execute, Observer, Outcome, Record, Spent, SwarmPlan
 
 
 def contribution(plan: SwarmPlan, index: int) -> Update:

@@ -10,9 +10,9 @@ import pytest
 from scarcity.engine import OnlineDiscoveryEngine
 from scarcity.federation import FederationClientAgent, HierarchicalFederation, HierarchicalFederationConfig
 from scarcity.federation.packets import Model, RoundSettings
-from sim.live import RowFeeder, execute
-from sim.plan import SwarmPlan
-from sim.swarm import SwarmConfig, load_source, plan_swarm
+from sim.swarms.live import RowFeeder, execute
+from sim.swarms.plan import SwarmPlan
+from sim.swarms.swarm import SwarmConfig, load_source, plan_swarm
 from tests.federation_world import World
 
 SEED = 11

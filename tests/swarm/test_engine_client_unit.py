@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sim.swarm import SwarmConfig, run_swarm
+from sim.swarms.swarm import SwarmConfig, run_swarm
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])  # the seeds on which 18, 29, 6 and 18 false links were once found

@@ -9,9 +9,9 @@ from scarcity.engine.power import usable_rows
 from scarcity.federation.client_agent import FederationClientAgent
 from scarcity.federation.packets import Unit
 from scarcity.federation.planning import Question, plan_mode
-from sim.live import execute
-from sim.plan import Observer, Outcome, SwarmPlan
-from sim.swarm import SwarmConfig, run_swarm
+from sim.swarms.live import execute
+from sim.swarms.plan import Observer, Outcome, SwarmPlan
+from sim.swarms.swarm import SwarmConfig, run_swarm
 
 
 @pytest.mark.parametrize("mode", ["distributed", "local"])

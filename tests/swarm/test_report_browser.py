@@ -15,10 +15,10 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="the extra [report] is not installed")
 
-from sim.plan import Waited
-from sim.report import SwarmResult
-from sim.report_html import render_page
-from sim.swarm import SwarmConfig, run_swarm
+from sim.swarms.plan import Waited
+from sim.swarms.report import SwarmResult
+from sim.swarms.report_html import render_page
+from sim.swarms.swarm import SwarmConfig, run_swarm
 from tests.swarm.summing import summing
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from scarcity.cli.main import run
-from sim.capsule import read_capsule
-from sim.checkers import Checker, View
-from sim.fault_files import plan_toml
-from sim.faults import Crash, Duplicate, FaultPlan, Loss
-from sim.safety import OneModel
+from sim.faults.files import plan_toml
+from sim.faults.plan import Crash, Duplicate, FaultPlan, Loss
 from sim.sim_commands import sim
+from sim.worlds.capsule import read_capsule
+from sim.worlds.checkers import Checker, View
+from sim.worlds.safety import OneModel
 
 ROOT = Path(__file__).parents[2]
 PLAN = FaultPlan((Loss(0.1), Duplicate(0.2)), (Crash(2.0, ("basket/basket-0",), down_s=1.0, torn=True),))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sim.fuzz import MODES, UNITS, Coverage, random_case, try_case
-from sim.stages import STAGE_NAMES
+from sim.faults.stages import STAGE_NAMES
+from sim.worlds.fuzz import MODES, UNITS, Coverage, random_case, try_case
 
 
 def search(first: int, plans: int) -> Coverage:

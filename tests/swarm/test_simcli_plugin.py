@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs" / "examples" / "own-aggregator"
 PAGE = (ROOT / "docs" / "how-to-simulate.md").read_text(encoding="utf-8")
-INSTALLED = any(point.value == "sim.pytest_plugin" for point in entry_points(group="pytest11"))
+INSTALLED = any(point.value == "sim.testing.pytest_plugin" for point in entry_points(group="pytest11"))
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]
 RunPytest = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -81,7 +81,7 @@ def test_a_broken_promise_fails_the_test_with_seed_and_capsule(tmp_path: Path, r
 @pytest.mark.faults(sim.Dropout("unprotected", probability=1.0))
 def test_it(swarm):
     swarm.clients(4).settings(rounds=3, quorum=1.0)
-    from sim.checkers import Checker
+    from sim.worlds.checkers import Checker
     class Never(Checker):
         def end(self, view):
             yield "this never holds"
@@ -136,9 +136,9 @@ def test_another(swarm):
     assert run_pytest(tmp_path).returncode == 0
 
 
-@pytest.mark.parametrize("absent", ["numpy", "trio", "anyio", "msgpack", "sim.world"])
+@pytest.mark.parametrize("absent", ["numpy", "trio", "anyio", "msgpack", "sim.worlds.world"])
 def test_nothing_heavy_is_imported_until_a_test_asks_for_a_swarm(absent: str) -> None:
-    code = f"import sys, sim.pytest_plugin; sys.exit({absent!r} in sys.modules)"
+    code = f"import sys, sim.testing.pytest_plugin; sys.exit({absent!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
@@ -151,7 +151,7 @@ async def test_a_loop(anyio_backend):
     assert sniffio.current_async_library() == anyio_backend
 
 def test_nothing_was_loaded():
-    assert "sim.world" not in sys.modules
+    assert "sim.worlds.world" not in sys.modules
 """
     write_test(tmp_path, body)
     done = run_pytest(tmp_path, "-W", "error")

@@ -12,8 +12,8 @@ from scarcity.cli.main import run
 from scarcity.federation.effects import BasketClosed, ContributionMade, ModelMade, RoundAborted, RoundDeclined, Waiting
 from scarcity.federation.packets import Aggregate, Model
 from sim import commands
-from sim.report import JSON_KEYS
-from sim.swarm import run_swarm
+from sim.swarms.report import JSON_KEYS
+from sim.swarms.swarm import run_swarm
 from tests.swarm.summing import summing
 
 Run = Callable[..., int]

@@ -12,11 +12,11 @@ import pytest
 
 from scarcity.engine.arrays import FloatArray
 from scarcity.federation.effects import ModelMade
-from sim.live import execute
-from sim.plan import GossipSeen, Observer, Outcome, Said, SwarmPlan
-from sim.report import JSON_KEYS, render, to_json
-from sim.settle import Views
-from sim.swarm import SwarmConfig, run_swarm
+from sim.swarms.live import execute
+from sim.swarms.plan import GossipSeen, Observer, Outcome, Said, SwarmPlan
+from sim.swarms.report import JSON_KEYS, render, to_json
+from sim.swarms.settle import Views
+from sim.swarms.swarm import SwarmConfig, run_swarm
 
 LOCAL = SwarmConfig(synthetic=12, seed=1, privacy="local", epsilon=10.0)
 

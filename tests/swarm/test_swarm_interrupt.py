@@ -28,13 +28,13 @@ cli.main()
 """
 # Interrupts come from within, at the one place that the test is about.
 AT_EVALUATION = """
-import sim.swarm
-fits = sim.swarm.local_fits
+import sim.swarms.swarm
+fits = sim.swarms.swarm.local_fits
 def interrupted(source):
     for _ in range(3):
         signal.raise_signal(signal.SIGINT)
     return fits(source)
-sim.swarm.local_fits = interrupted
+sim.swarms.swarm.local_fits = interrupted
 """
 AT_WRITING = """
 import sim.commands
@@ -45,10 +45,10 @@ def interrupted(*what):
 sim.commands.write_model = interrupted
 """
 AT_READING = """
-import sim.swarm
+import sim.swarms.swarm
 def interrupted(number, seed):
     signal.raise_signal(signal.SIGINT)
-sim.swarm.synthetic = interrupted
+sim.swarms.swarm.synthetic = interrupted
 """
 SWARM = ["swarm", "--synthetic", "12", "--seed", "1"]
 # Every packet takes three seconds, so that the interrupt comes in the middle of the round.

@@ -12,11 +12,11 @@ from pathlib import Path
 import attrs
 import pytest
 
-from sim.live import execute
-from sim.plan import Observer, Outcome, SwarmPlan
-from sim.report import SwarmResult, render
-from sim.swarm import SwarmConfig, run_swarm
-from sim.truth import synthetic
+from sim.swarms.live import execute
+from sim.swarms.plan import Observer, Outcome, SwarmPlan
+from sim.swarms.report import SwarmResult, render
+from sim.swarms.swarm import SwarmConfig, run_swarm
+from sim.swarms.truth import synthetic
 
 ROOT = Path(__file__).parents[2]
 NONE = SwarmConfig(synthetic=12, seed=1, privacy="none")

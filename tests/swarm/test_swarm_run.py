@@ -21,10 +21,10 @@ from scarcity.federation.effects import (
 )
 from scarcity.federation.packets import TrustMode, Unit
 from scarcity.node.data.source import TableColumns
-from sim.plan import Observer, Outcome, Reason, Record, SwarmPlan
-from sim.report import JSON_KEYS, render, to_json
-from sim.swarm import SwarmConfig, load_source, plan_swarm, run_swarm
-from sim.truth import true_links
+from sim.swarms.plan import Observer, Outcome, Reason, Record, SwarmPlan
+from sim.swarms.report import JSON_KEYS, render, to_json
+from sim.swarms.swarm import SwarmConfig, load_source, plan_swarm, run_swarm
+from sim.swarms.truth import true_links
 from tests.swarm.summing import summing
 
 SMALL = SwarmConfig(synthetic=9, seed=3, privacy="none")

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from sim.report import SwarmResult
-from sim.swarm import SwarmConfig, run_swarm
+from sim.swarms.report import SwarmResult
+from sim.swarms.swarm import SwarmConfig, run_swarm
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"])

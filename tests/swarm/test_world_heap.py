@@ -6,18 +6,18 @@ import attrs
 import pytest
 
 from scarcity.federation.packets import Model, Packet
-from sim.built import EXECUTORS, WorldConfig, build
-from sim.faults import Churn, ClockSkew, Crash, Partition
-from sim.heap import Heap
-from sim.network import Latency, Loss
-from sim.world import World
+from sim.faults.network import Latency, Loss
+from sim.faults.plan import Churn, ClockSkew, Crash, Partition
+from sim.worlds.built import EXECUTORS, WorldConfig, build
+from sim.worlds.heap import Heap
+from sim.worlds.world import World
 from tests.sim_world import Rough, crash, in_fresh_process, run
 
 SMALL = WorldConfig(clients=6, baskets=2, until_s=10.0)
 STORM = WorldConfig(clients=8, baskets=2, until_s=50.0, heal_s=31.0)
 MODES = ("none", "local", "distributed", "central")
 _PROGRAM = """
-from sim.built import WorldConfig
+from sim.worlds.built import WorldConfig
 from tests.sim_world import Rough, crash, run
 for seed in range({first}, {last}):
     config = WorldConfig(seed=seed, clients=6, baskets=2, until_s=8.0, heal_s=2.0)

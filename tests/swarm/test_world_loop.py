@@ -7,19 +7,19 @@ import pytest
 
 from scarcity.errors import FederationError
 from scarcity.federation.effects import Effect
-from sim.built import Built, WorldConfig, build
-from sim.clock import VirtualLoop, run_virtual
-from sim.heap import Heap
-from sim.loop import Loop
-from sim.result import SimResult
-from sim.world import World
+from sim.worlds.built import Built, WorldConfig, build
+from sim.worlds.clock import VirtualLoop, run_virtual
+from sim.worlds.heap import Heap
+from sim.worlds.loop import Loop
+from sim.worlds.result import SimResult
+from sim.worlds.world import World
 from tests.sim_world import Buggy, Rough, crash, in_fresh_process
 
 CALM = WorldConfig(seed=5, clients=9, baskets=3, until_s=6.0)
 STORM = WorldConfig(seed=1, clients=8, baskets=2, until_s=45.0, heal_s=31.0)
 _PROGRAM = """
 from tests.swarm.test_world_loop import STORM, stormy
-from sim.loop import Loop
+from sim.worlds.loop import Loop
 import attrs
 for seed in range(2):
     config = attrs.evolve(STORM, seed=seed, until_s=9.0, heal_s=2.0)

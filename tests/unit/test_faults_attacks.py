@@ -13,8 +13,8 @@ from hypothesis.extra.numpy import arrays
 from scarcity.errors import InsufficientInputs
 from scarcity.federation.packets import Model, Update
 from scarcity.federation.privacy_guard import Layout
-from sim.attacks import BEHAVIOURS, FORGES, Scene
-from sim.faults import Byzantine
+from sim.faults.attacks import BEHAVIOURS, FORGES, Scene
+from sim.faults.plan import Byzantine
 from tests.faults_world import CLIENTS, stage_of
 
 _ROWS = arrays(np.float64, (5, 4), elements=st.floats(-1e3, 1e3))

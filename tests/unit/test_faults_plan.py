@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from scarcity.errors import ConfigError
-from sim.attacks import BEHAVIOURS, FORGES
 from sim.chance import Chance
-from sim.faults import (
+from sim.faults.attacks import BEHAVIOURS, FORGES
+from sim.faults.lies import LIES, SIGNED_LIES
+from sim.faults.plan import (
     FAULT_KINDS,
     LAWS,
     NETWORK_KINDS,
@@ -24,9 +25,8 @@ from sim.faults import (
     Partition,
     members_of,
 )
-from sim.lies import LIES, SIGNED_LIES
-from sim.stage import FaultStage
-from sim.stages import STAGE_NAMES
+from sim.faults.stage import FaultStage
+from sim.faults.stages import STAGE_NAMES
 from tests.faults_world import CLIENTS, END_S, SEATS, stage_of
 
 _FAULT = {"kind": "partition", "at_s": 30, "until_s": 45, "groups": ["basket-0"]}

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scarcity.errors import LocalError
-from sim.faults import Churn, Clog, Crash, Dropout, Entry, FaultPlan, Latency, Loss, Partition, SlowHandler
-from sim.shrink import ShrinkStep, shrink
+from sim.faults.plan import Churn, Clog, Crash, Dropout, Entry, FaultPlan, Latency, Loss, Partition, SlowHandler
+from sim.faults.shrink import ShrinkStep, shrink
 from tests.faults_world import PLANS, plan_of, stage_of
 
 TWELVE = plan_of(

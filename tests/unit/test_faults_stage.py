@@ -10,7 +10,7 @@ import pytest
 
 from scarcity.federation.packets import GossipPull, ModelRequest, SecureSum, TrustMode
 from sim.chance import Chance
-from sim.faults import (
+from sim.faults.plan import (
     Bandwidth,
     Churn,
     ClockSkew,
@@ -24,8 +24,8 @@ from sim.faults import (
     Reorder,
     SlowHandler,
 )
-from sim.stage import CrashEvent, FaultStage, Fired
-from sim.stages import STAGES, stage_name
+from sim.faults.stage import CrashEvent, FaultStage, Fired
+from sim.faults.stages import STAGES, stage_name
 from tests.faults_world import CLIENTS, END_S, SEATS, packet_of, plan_of, stage_bodies, stage_of
 
 BASKET, OTHER_BASKET = "basket/basket-0", "basket/basket-1"

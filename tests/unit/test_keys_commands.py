@@ -183,6 +183,24 @@ def test_rotate_keeps_members_keys_or_has_the_old_ones_word(operator: bytes, cap
     assert "one data source has one key and one ledger" in one_line(capsys)
     assert read(operator).directory == renewed
     assert renewed.epoch == 3
+    assert roster("show", "r.json") == 0
+    assert "h1  replaced in epoch 3  key" in capsys.readouterr().out
+
+
+def test_who_was_revoked_comes_back_with_the_old_key_alone(operator: bytes, capsys: Shown) -> None:
+    assert roster("revoke", "r.json", "--member", "h1", "--federation-dir", "op") == 0
+    Path("spoke/members/h1.key").rename("h1.key")
+    assert scarcity("keys", "node", "spoke", *CLIENTS, "--out", "spoke2", "--keep", "spoke") == 0
+    capsys.readouterr()
+    assert roster("rotate", "r.json", "spoke2/request.json", "--federation-dir", "op") == 2
+    assert "'h1' was revoked, and its old key has not signed" in one_line(capsys)
+    Path("h1.key").rename("spoke/members/h1.key")
+    assert scarcity("keys", "node", "spoke", *CLIENTS, "--out", "spoke3", "--keep", "spoke") == 0
+    assert roster("rotate", "r.json", "spoke3/request.json", "--federation-dir", "op") == 0
+    assert read(operator).directory.retired == ()
+    capsys.readouterr()
+    assert roster("show", "r.json", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["retired"] == []
 
 
 def test_add_brings_a_new_host(operator: bytes, capsys: Shown) -> None:

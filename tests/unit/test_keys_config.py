@@ -160,6 +160,14 @@ def test_a_private_key_that_was_pasted_is_not_shown(tmp_path: Path) -> None:
     assert "MC4CAQ" not in str(caught.value)
 
 
+def test_one_file_of_rows_is_one_clients(tmp_path: Path) -> None:
+    (tmp_path / "again.csv").symlink_to("h1.csv")
+    for same in ("h1.csv", "./h1.csv", "again.csv", str(tmp_path / "h1.csv")):
+        text = NODE.replace('"/data/h2.csv"', f'"{same}"')
+        with pytest.raises(ConfigError, match=r"node\.toml:18: client\[1\]\.source: expected each client's own file"):
+            read_node_config(node(tmp_path, text))
+
+
 def test_a_basket_twice_is_refused(tmp_path: Path) -> None:
     refused(node(tmp_path, NODE + '[[basket]]\ndomain = "kenya"\nkey = "k"\n'), "28: basket[1].domain", "once")
 

@@ -14,8 +14,8 @@ from scarcity.engine.schema_file import read_schema
 from scarcity.node.data.model_file import ModelFile, read_model, write_model
 from scarcity.node.data.source import TableColumns, read_rows
 from sim import commands
-from sim.plan import Outcome
-from sim.swarm import SwarmConfig, run_swarm
+from sim.swarms.plan import Outcome
+from sim.swarms.swarm import SwarmConfig, run_swarm
 
 ROOT = Path(__file__).parents[2]
 POINTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][cli.GROUP]

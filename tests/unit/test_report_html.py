@@ -15,11 +15,11 @@ from scarcity.cli.main import run
 from scarcity.engine import Relation
 from scarcity.node.data.prediction import Skills
 from sim import commands
-from sim.plan import Closing, Reason, Spending, Spent, Waited
-from sim.report import Privacy, SwarmResult
-from sim.report_file import require_report, write_report
-from sim.report_html import render_page
-from sim.swarm import run_swarm
+from sim.swarms.plan import Closing, Reason, Spending, Spent, Waited
+from sim.swarms.report import Privacy, SwarmResult
+from sim.swarms.report_file import require_report, write_report
+from sim.swarms.report_html import render_page
+from sim.swarms.swarm import run_swarm
 from tests.swarm.summing import summing
 
 KEYS = ("hierarchy", "graph", "effects", "skill", "budget", "timeline")
@@ -228,7 +228,7 @@ def test_a_report_that_could_not_be_written_is_refused_before_the_run(
 def test_without_the_extra_the_command_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sim.report_file.find_spec", lambda _: None)
+    monkeypatch.setattr("sim.swarms.report_file.find_spec", lambda _: None)
     assert run(commands.swarm, ["--synthetic", "9", "--report", str(tmp_path / "report.html")]) == 2
     assert "pip install 'scarcity-federation[report]'" in capsys.readouterr().err
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scarcity.errors import ConfigError
 from scarcity.federation.effects import EntropySource
 from scarcity.federation.packets import Update
-from sim.attacks import ATTACKS, attack_named
 from sim.chance import Chance, ReproducibleEntropy, reproducible_entropy
+from sim.faults.attacks import ATTACKS, attack_named
 
 LABELS = st.lists(st.one_of(st.text(max_size=5), st.integers(), st.binary(max_size=5)), max_size=4)
 

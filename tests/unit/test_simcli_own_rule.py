@@ -11,8 +11,8 @@ from scarcity.errors import ConfigError
 from scarcity.federation.assembly import round_settings
 from scarcity.robust import Median, make_rule
 from scarcity.robust.pipeline import own_rules
-from sim.own_rule import own_rule
-from sim.world import World
+from sim.worlds.own_rule import own_rule
+from sim.worlds.world import World
 
 
 def world(rule: Any) -> World:

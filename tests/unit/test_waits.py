@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from scarcity.federation.effects import Effect, Waiting
 from scarcity.federation.packets import Packet
-from sim.plan import Record, Waited
-from sim.waits import Watched
+from sim.swarms.plan import Record, Waited
+from sim.swarms.waits import Watched
 
 
 class Stages:

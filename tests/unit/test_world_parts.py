@@ -14,10 +14,10 @@ from scarcity.federation.effects import Entry
 from scarcity.federation.identity import PlainReader
 from scarcity.federation.packets import Declined
 from scarcity.federation.privacy_guard import LEDGER
-from sim.built import SharedReader, WorldConfig, build
-from sim.disk import Disk
-from sim.trace import Trace, TraceEvent
-from sim.world import World
+from sim.worlds.built import SharedReader, WorldConfig, build
+from sim.worlds.disk import Disk
+from sim.worlds.trace import Trace, TraceEvent
+from sim.worlds.world import World
 
 
 def entry(number: int, kind: str = "model") -> Entry:

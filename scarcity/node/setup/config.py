@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import math
+import os
 import re
 import tomllib
 from collections.abc import Iterable
@@ -145,7 +146,7 @@ NODE_KEYS: Final = (
 CLIENT_KEYS: Final = (
     Key("id", SEGMENT, "The client's id, as on the roster."),
     Key("key", PATH, "Its private key."),
-    Key("source", PATH, "CSV of this one party's rows; new rows at its end are read too."),
+    Key("source", PATH, "CSV of this one party's rows, no other client's; new rows at its end are read too."),
     Key("time", COLUMN, "Column of ISO dates or whole numbers, which orders the rows."),
     Key("variables", list_of(COLUMN, "a list of names of columns"), "Its columns; left out: the schema's.", ()),
 )
@@ -382,10 +383,15 @@ def _is_loopback(host: str) -> bool:
 
 def _clients(top: Fields, folder: Path) -> tuple[ClientSeat, ...]:
     seats: dict[str, ClientSeat] = {}
+    sources: dict[str, str] = {}  # where links lead, two names of one file are one file
     for fields in top.groups("client", names_of(CLIENT_KEYS)):
         said = fields.all(CLIENT_KEYS)
         if said["id"] in seats:
             fields.refuse("id", f"expected each client once, got {said['id']!r} twice")
+        source = os.path.realpath(folder / said["source"])
+        if source in sources:
+            fields.refuse("source", f"expected each client's own file, got that of {sources[source]!r} again: {source}")
+        sources[source] = said["id"]
         seats[said["id"]] = ClientSeat(
             **said | {"key": folder / said["key"], "source": folder / said["source"]},
         )

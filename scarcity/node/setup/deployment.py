@@ -22,7 +22,7 @@ from scarcity.federation.transport import Reach, refuse_unsafe
 from scarcity.node.data.tail import TailedRows
 from scarcity.node.setup.config import NodeConfig
 from scarcity.node.setup.directory import Directory, SignedDirectory, read_directory
-from scarcity.node.setup.keys import read_ledger_key, read_private_key
+from scarcity.node.setup.keys import ledger_key_path, read_ledger_key, read_private_key
 
 
 @attrs.frozen
@@ -122,27 +122,63 @@ def open_deployment(config: NodeConfig, now: float) -> Deployment:
     member_keys = {member: read_private_key(path) for member, path in paths.items()}
     ledger_keys = {member: read_ledger_key(path, member_keys[member]) for member, path in paths.items()}
     require_seated(config, signed.directory, link_key, member_keys)
+    _require_ledgers(signed.directory, paths, ledger_keys)
     _require_baskets(config, signed.directory)
     return Deployment(config, signed, link_key, member_keys, ledger_keys)
+
+
+def require_listed(config: NodeConfig, directory: Directory, link_key: SigningKey) -> None:
+    """Raise ConfigError unless this node is on a directory, with its key."""
+    entry = next((node for node in directory.nodes if node.name == config.name), None)
+    if entry is None:
+        raise ConfigError(f"{config.roster}: node {config.name!r} is not on the directory of epoch {directory.epoch}")
+    if entry.key != link_key.verify_key.encode():
+        raise ConfigError(f"{config.roster}: node {config.name!r} has another key there than in {config.key}")
+
+
+def seated(config: NodeConfig, directory: Directory, member_keys: Mapping[str, SigningKey]) -> frozenset[str]:
+    """Return those of this node's members that a directory places here, with their keys."""
+    here = (member for member in member_keys if directory.hosts(config.name, member))
+    keys = directory.roster.keys
+    return frozenset(member for member in here if keys[member] == member_keys[member].verify_key.encode())
 
 
 def require_seated(
     config: NodeConfig, directory: Directory, link_key: SigningKey, member_keys: Mapping[str, SigningKey]
 ) -> None:
     """Raise ConfigError unless a directory places this node, its key and its members as the node has them."""
-    entry = next((node for node in directory.nodes if node.name == config.name), None)
-    if entry is None:
-        raise ConfigError(f"{config.roster}: node {config.name!r} is not on the directory of epoch {directory.epoch}")
-    if entry.key != link_key.verify_key.encode():
-        raise ConfigError(f"{config.roster}: node {config.name!r} has another key there than in {config.key}")
-    if set(entry.members) != set(member_keys):
+    require_listed(config, directory, link_key)
+    placed = directory.entry(config.name).members
+    if set(placed) != set(member_keys):
         raise ConfigError(
             f"{config.path}: it hosts {_names(member_keys)}, the directory of epoch {directory.epoch} places "
-            f"{_names(entry.members)} on {config.name!r}"
+            f"{_names(placed)} on {config.name!r}: make the two agree"
         )
-    for member, key in member_keys.items():
-        if directory.roster.member(member).public_key != key.verify_key.encode():
-            raise ConfigError(f"{config.roster}: member {member!r} has another key there than in this node's key file")
+    if strange := sorted(set(placed) - seated(config, directory, member_keys)):
+        raise ConfigError(f"{config.roster}: member {strange[0]!r} has another key there than in this node's key file")
+
+
+def _require_ledgers(directory: Directory, paths: Mapping[str, Path], ledger_keys: Mapping[str, bytes]) -> None:
+    """Raise ConfigError unless each member has a ledger of its own, which is that of its first key.
+
+    The file beside a key is not signed: what the directory remembers of the member's keys goes before it.
+    """
+    voices = {key: name for name, key in directory.roster.keys.items()}
+    owners: dict[bytes, str] = {}
+    for member, key in ledger_keys.items():
+        path, first = ledger_key_path(paths[member]), directory.first_key(member)
+        if first not in (None, key):
+            assert first is not None, "None is among what is passed over"
+            raise ConfigError(
+                f"{path}: the ledger of {member!r} is that of its first key; expected {first.hex()} in it"
+            )
+        other = owners.get(key) or voices.get(key, member)
+        if other != member:
+            raise ConfigError(
+                f"{path}: members {member!r} and {other!r} have one ledger, key {key.hex()[:16]}..: they are one data "
+                "source, and one of them has to go; ask the operator to revoke it"
+            )
+        owners[key] = member
 
 
 def _require_baskets(config: NodeConfig, directory: Directory) -> None:

@@ -5,6 +5,9 @@ which key a link to that node must prove. The operator signs both: the roster al
 `RosterNotice`, and the directory, whose bytes contain the roster's. `roster.json` is the same in readable JSON; what is
 signed are canonical bytes, so spaces and the order of keys in the file mean nothing.
 
+The directory also remembers the keys that members have left: one data source has one key and one ledger, so a key that
+was replaced is nobody's for ever, and who was revoked comes back under the old name and with the old key's word.
+
 Trusted: the operator's key, known out of band. Not defended against: an operator who signs two directories of one
 epoch (the daemon takes only a newer epoch, so who has seen one never takes the other).
 """
@@ -47,6 +50,7 @@ from scarcity.node.setup.fields import (
     choice,
     hexadecimal,
     in_file,
+    of_type,
     parse_json,
     read_bounded,
     real,
@@ -59,6 +63,7 @@ FORMAT: Final = "scarcity-roster-1"
 # The roster inside must fit a frame of a link (4 MiB); some 20,000 members do.
 MAX_SIZE_BYTES: Final = 4 << 20
 MAX_EPOCH: Final = 2**53  # beyond it other readers of JSON would round
+MAX_RETIRED: Final = 10_000  # 1.7 MB of the file; none may be forgotten, so a federation that needs more is a new one
 
 
 def _sorted_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -119,6 +124,27 @@ class NodeEntry:
             parse_address(self.address)
 
 
+@attrs.frozen(order=True)
+class RetiredKey:
+    """A key that a member has left.
+
+    Attributes:
+        id: the member.
+        epoch: the first one in which it was not the member's.
+        key: 32 bytes, public.
+        revoked: the member was revoked with it and may come back with it; False: another key has replaced it.
+    """
+
+    id: str
+    epoch: int
+    key: bytes
+    revoked: bool
+
+
+def _sorted_retired(keys: Iterable[RetiredKey]) -> tuple[RetiredKey, ...]:
+    return tuple(sorted(keys))
+
+
 def _sorted_nodes(nodes: Iterable[NodeEntry]) -> tuple[NodeEntry, ...]:
     return tuple(sorted(nodes, key=lambda node: node.name))
 
@@ -127,12 +153,19 @@ def _sorted_nodes(nodes: Iterable[NodeEntry]) -> tuple[NodeEntry, ...]:
 class Directory:
     """All members and nodes of one epoch; every member is on exactly one node.
 
+    Attributes:
+        roster: the members.
+        nodes: the hosts, sorted by name.
+        retired: what members have left, sorted by id and epoch; at most `MAX_RETIRED`.
+
     Raises:
-        ConfigError: a name that cannot be an address, a node or key twice, or a member on no node or on several.
+        ConfigError: a name that cannot be an address, a node or key twice, a member on no node or on several, or a key
+            that is retired.
     """
 
     roster: Roster
     nodes: tuple[NodeEntry, ...] = attrs.field(converter=_sorted_nodes)
+    retired: tuple[RetiredKey, ...] = attrs.field(default=(), converter=_sorted_retired)
 
     def __attrs_post_init__(self) -> None:
         require_name("federation", self.federation)
@@ -155,6 +188,34 @@ class Directory:
             raise ConfigError(f"node {self._first_host(strangers[0])!r} hosts {strangers[0]!r}, who is not a member")
         if homeless := [m.id for m in self.roster.members if hosted[m.id] != 1]:
             raise ConfigError(f"member {homeless[0]!r} is on {hosted[homeless[0]]} nodes: it must be on exactly one")
+        self._require_retired()
+
+    def _require_retired(self) -> None:
+        """Raise ConfigError unless the retired keys are nobody's, and revoked members not here."""
+        if len(self.retired) > MAX_RETIRED:
+            raise ConfigError(f"more than {MAX_RETIRED} retired keys, none of which may be forgotten: found anew")
+        left: dict[bytes, RetiredKey] = {}
+        revoked: set[str] = set()
+        for each in self.retired:
+            require_path("node", each.id)
+            if len(each.key) != 32 or type(each.epoch) is not int or not 2 <= each.epoch <= self.epoch:
+                raise ConfigError(f"retired key of {each.id!r}: expected 32 bytes and an epoch in 2..{self.epoch}")
+            if each.key in left:
+                raise ConfigError(f"retired key of {each.id!r}: it occurs twice")
+            if each.revoked and (each.id in revoked or each.id in self.roster):
+                raise ConfigError(f"member {each.id!r} is revoked, and on the list all the same")
+            left[each.key] = each
+            if each.revoked:
+                revoked.add(each.id)
+        held = [(f"member {m.id!r}", m.public_key) for m in self.roster.members]
+        for who, key in [*held, *((f"node {n.name!r}", n.key) for n in self.nodes)]:
+            if key in left:
+                known = left[key]
+                how = f"it comes back as {known.id!r} alone" if known.revoked else "it was replaced for good"
+                raise ConfigError(
+                    f"{who} has the key that was {known.id!r}'s before epoch {known.epoch}: {how}; one data source has "
+                    "one key and one ledger"
+                )
 
     def _first_host(self, member_id: str) -> str:
         return next(node.name for node in self.nodes if member_id in node.members)
@@ -173,7 +234,8 @@ class Directory:
     def canonical(self) -> bytes:
         """The bytes that the operator signs, after a label of their own."""
         rows = [[node.name, node.key, node.address, list(node.members)] for node in self.nodes]
-        return bytes(msgpack.packb([self.roster.canonical, rows]))
+        retired = [[each.id, each.epoch, each.key, each.revoked] for each in self.retired]
+        return bytes(msgpack.packb([self.roster.canonical, rows, retired]))
 
     @cached_property
     def _by_name(self) -> dict[str, NodeEntry]:
@@ -188,6 +250,14 @@ class Directory:
         if member_id not in self._hosts:
             raise UnknownClientError(f"{member_id!r} is not on the directory of epoch {self.epoch}")
         return self._hosts[member_id]
+
+    def first_key(self, member_id: str) -> bytes | None:
+        """Return the first key that a member had, which owns its ledger; None when it never had another."""
+        return next((each.key for each in self.retired if each.id == member_id), None)
+
+    def revoked_key(self, member_id: str) -> bytes | None:
+        """Return the key with which a member was revoked; None when it was not, or is back."""
+        return next((each.key for each in self.retired if each.id == member_id and each.revoked), None)
 
     def hosts(self, node: str, member_id: str) -> bool:
         """Say whether a member is on a node; False for names that nobody has."""
@@ -287,6 +357,12 @@ MEMBER_KEYS: Final = (
     Key("domain", text("a domain, empty for the coordinator", least=0, most=128), "its basket's"),
     Key("key", hexadecimal(32), "the key that signs its packets"),
 )
+RETIRED_KEYS: Final = (
+    Key("id", _ID, "the member that has left it"),
+    Key("epoch", whole(2, MAX_EPOCH), "the first one in which it was not the member's"),
+    Key("key", hexadecimal(32), "the key"),
+    Key("revoked", Kind("true or false", lambda v: of_type(bool, v)), "whether the member was revoked with it"),
+)
 
 
 def directory_json(signed: SignedDirectory) -> str:
@@ -312,6 +388,10 @@ def directory_json(signed: SignedDirectory) -> str:
             }
             for node in directory.nodes
         ],
+        "retired": [
+            {"id": each.id, "epoch": each.epoch, "key": each.key.hex(), "revoked": each.revoked}
+            for each in directory.retired
+        ],
         "roster_signature": signed.roster_signature.hex(),
         "signature": signed.signature.hex(),
     }
@@ -328,8 +408,14 @@ def parse_directory(data: bytes, path: Path) -> SignedDirectory:
     Raises:
         ConfigError: another form, or a list that cannot hold; the field is named.
     """
-    top = Fields(parse_json(data, path), (), in_file(path), [*(key.name for key in _TOP), "nodes"])
+    top = Fields(parse_json(data, path), (), in_file(path), [*(key.name for key in _TOP), "nodes", "retired"])
     values = top.all(_TOP)
+    if "retired" not in top:  # a list that remembers nothing says so
+        top.refuse("retired", "missing; expected a list of groups")
+    rows = top.groups("retired", [key.name for key in RETIRED_KEYS])
+    if len(rows) > MAX_RETIRED:
+        top.refuse("retired", f"expected at most {MAX_RETIRED}, got {len(rows)}")
+    retired = [RetiredKey(**row.all(RETIRED_KEYS)) for row in rows]
     members: list[Member] = []
     nodes: list[NodeEntry] = []
     try:
@@ -338,7 +424,7 @@ def parse_directory(data: bytes, path: Path) -> SignedDirectory:
             nodes.append(NodeEntry(**fields.all(NODE_KEYS), members=tuple(member["id"] for member in inside)))
             members += [Member(m["id"], Role(m["role"]), m["domain"], m["key"]) for m in inside]
         roster = Roster(values["federation"], values["epoch"], tuple(members), values["expires_at"])
-        directory = Directory(roster, tuple(nodes))
+        directory = Directory(roster, tuple(nodes), tuple(retired))
     except FederationError as error:
         words = str(error)
         raise ConfigError(words if words.startswith(str(path)) else f"{path}: nodes: {words}") from None
@@ -372,8 +458,11 @@ def read_directory(path: Path, operator_public_key: bytes, now: float) -> Signed
 
 
 def write_directory(path: Path, signed: SignedDirectory) -> None:
-    """Write `roster.json`, whole or not at all; ConfigError when it cannot be written."""
-    write_whole(path, directory_json(signed).encode(), "roster")
+    """Write `roster.json`, whole or not at all; ConfigError when it cannot be written, or nobody would read it."""
+    data = directory_json(signed).encode()
+    if len(data) > MAX_SIZE_BYTES:
+        raise ConfigError(f"{path}: the roster would have {len(data)} bytes, at most {MAX_SIZE_BYTES} are read")
+    write_whole(path, data, "roster")
 
 
 def instant(at: float) -> str:

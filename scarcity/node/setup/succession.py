@@ -1,17 +1,20 @@
 """From one directory to the next: every change is a new epoch, exactly one higher, and keeps whoever it does not name.
 
 All functions are pure and return an unsigned directory. What could give a data source a second key without the first
-one's word is refused: one data source has one key and one ledger.
+one's word is refused: one data source has one key and one ledger. Therefore the key of whoever leaves, or gets
+another key, is remembered for good.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import attrs
+
 from scarcity.errors import ConfigError
 from scarcity.federation.roster import Member, Role, Roster
-from scarcity.node.setup.directory import Directory, NodeEntry
-from scarcity.node.setup.request import Request
+from scarcity.node.setup.directory import Directory, NodeEntry, RetiredKey
+from scarcity.node.setup.request import Request, Wish
 
 
 def first_directory(federation: str, requests: Sequence[Request], expires_at: float) -> Directory:
@@ -48,13 +51,16 @@ def renewed(directory: Directory, expires_at: float) -> Directory:
 
 
 def joined(directory: Directory, requests: Sequence[Request], expires_at: float) -> Directory:
-    """Return the list with new hosts and their members; ConfigError when one of them is on it already."""
+    """Return the list with new hosts and their members.
+
+    Raises:
+        ConfigError: one of them is on it already, or was revoked and comes back without its old key's word.
+    """
     for request in requests:
-        _require_no_previous(request)
         if request.node in directory.peers():
             raise ConfigError(f"node {request.node!r} is on the roster already: rotate changes it")
         for wish in request.wishes:
-            _require_new(directory, wish.member, request.node)
+            _require_new(directory, wish, request.node)
     members = [*directory.roster.members, *(wish.member for request in requests for wish in request.wishes)]
     return _next(directory, members, [*directory.nodes, *(request.entry for request in requests)], expires_at)
 
@@ -86,7 +92,7 @@ def without_member(directory: Directory, member_id: str, expires_at: float) -> D
 def rotated(directory: Directory, request: Request, expires_at: float) -> Directory:
     """Return the list with a host's new link key and address, and with what its request says of its members.
 
-    Members may be new; one that stays keeps its key, or has a new one for which the old one has signed.
+    Members may be new, or come back; one that stays keeps its key, or has a new one for which the old one has signed.
 
     Raises:
         UnknownClientError: no such node.
@@ -101,9 +107,7 @@ def rotated(directory: Directory, request: Request, expires_at: float) -> Direct
         if wish.member.id in host.members:
             _require_succession(directory.roster.member(wish.member.id), wish.member, wish.previous_key)
         else:
-            _require_new(directory, wish.member, host.name)
-            if wish.previous_key is not None:
-                raise ConfigError(f"member {wish.member.id!r} is not on the roster: it has no key to replace")
+            _require_new(directory, wish, host.name)
     others = [member for member in directory.roster.members if member.id not in host.members]
     nodes = [node for node in directory.nodes if node.name != host.name]
     members = [*others, *(wish.member for wish in request.wishes)]
@@ -112,7 +116,20 @@ def rotated(directory: Directory, request: Request, expires_at: float) -> Direct
 
 def _next(directory: Directory, members: Iterable[Member], nodes: Iterable[NodeEntry], expires_at: float) -> Directory:
     roster = Roster(directory.federation, directory.epoch + 1, tuple(members), expires_at)
-    return Directory(roster, tuple(nodes))
+    return Directory(roster, tuple(nodes), tuple(_retired(directory, roster)))
+
+
+def _retired(before: Directory, after: Roster) -> Iterable[RetiredKey]:
+    """Yield what is remembered of the keys that members have left, with those that they leave now."""
+    for each in before.retired:
+        if each.revoked and each.id in after:
+            if after.member(each.id).public_key != each.key:
+                yield attrs.evolve(each, revoked=False)  # it came back with another key, so this one never does
+        else:
+            yield each
+    for member in before.roster.members:
+        if member.id not in after or after.member(member.id).public_key != member.public_key:
+            yield RetiredKey(member.id, after.epoch, member.public_key, member.id not in after)
 
 
 def _require_no_previous(request: Request) -> None:
@@ -121,11 +138,23 @@ def _require_no_previous(request: Request) -> None:
             raise ConfigError(f"member {wish.member.id!r} of node {request.node!r} replaces a key: rotate does that")
 
 
-def _require_new(directory: Directory, member: Member, node: str) -> None:
+def _require_new(directory: Directory, wish: Wish, node: str) -> None:
+    """Raise ConfigError unless a member is not on the list, and was not, or has the word of the key that it left."""
+    member, left = wish.member, directory.revoked_key(wish.member.id)
     if member.id in directory.roster:
         raise ConfigError(
             f"member {member.id!r} of node {node!r} is on node {directory.node_of(member.id)!r} already; one data "
             "source has one key and one ledger"
+        )
+    if wish.previous_key not in (None, left):
+        raise ConfigError(
+            f"member {member.id!r} of node {node!r} is not on the roster: it has no key to replace; for one that is, "
+            "rotate does that"
+        )
+    if left is not None and left not in (member.public_key, wish.previous_key):
+        raise ConfigError(
+            f"member {member.id!r} was revoked, and its old key has not signed the one that it has now; one data "
+            "source has one key and one ledger: make the request with --keep and the old folder"
         )
 
 

@@ -1,0 +1,1 @@
+"""What goes wrong, as data, and the one place that decides when and on whom."""

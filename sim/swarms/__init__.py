@@ -1,0 +1,1 @@
+"""Swarms on a real clock and real rows: what `scarcity swarm` runs and reports."""
