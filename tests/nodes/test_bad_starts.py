@@ -13,12 +13,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scarcity.cli.keys import keys
 from scarcity.cli.main import run
 from scarcity.cli.node import node
+from scarcity.engine.vector import vector_dimension
+from scarcity.federation.codec import encode_packet
+from scarcity.federation.packets import LAYER2, Header, Model, Packet
 from scarcity.node.daemon import JOURNAL, OUTBOX
+from scarcity.node.setup.config import read_node_config
 from tests.nodes_world import _RUN, ROOT, Daemon, Federation, Host, command, found, write_rows
 
 CLIENTS = (("a0", "a"), ("a1", "a"))
@@ -74,10 +79,10 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def up(daemon: Daemon) -> None:
+def up(daemon: Daemon, lives: int = 1) -> None:
     daemon.start()
     deadline = time.monotonic() + 20
-    while " is up with " not in daemon.log:
+    while daemon.log.count(" is up with ") < lives:
         assert daemon.is_up, daemon.log
         assert time.monotonic() < deadline, daemon.log
         time.sleep(0.02)
@@ -210,6 +215,25 @@ def test_a_budget_is_not_forgotten_with_the_journal_or_with_a_key(site: Daemon) 
     outbox.write_bytes(b"{}\n")
     for _ in range(2):
         ended(site, journal, "the journal of what was spent is gone", "restore it", "move the outbox away")
+
+
+def test_a_node_that_holds_a_model_it_cannot_add_starts_and_says_so(site: Daemon) -> None:
+    up(site)
+    assert site.end(signal.SIGTERM) == 0
+    schema = read_node_config(site.config).federation.schema
+    size = vector_dimension(schema, "differenced")
+    model = Model(1, schema.hash, np.zeros(size), 10.0, 2, 1e308, bytes(32))
+    payload = encode_packet(Packet(Header("test", 1, LAYER2, 1, "coordinator"), model, bytes(64)))
+    with sqlite3.connect(site.data / JOURNAL) as connection:
+        for member in ("a0", "basket/a"):
+            connection.execute(
+                "INSERT INTO entry (kind, key, payload) VALUES (?, '1', ?)", (f"{member}:model", payload)
+            )
+    connection.close()
+    up(site, lives=2)
+    assert site.status()["node"] == "site"
+    assert site.log.count("the model of round 1 is left out of the model file") == 1
+    assert "the learner cannot take the model of round 1" in site.log
 
 
 def test_one_interrupt_drains_and_is_reported_as_an_interrupt(site: Daemon) -> None:
