@@ -97,7 +97,7 @@ def waiting(mailbox: Mailbox) -> Desk:
         (Mailbox(2, "block"), 2),
         (Mailbox(2, "drop_oldest"), 2),
         (Mailbox(2, "drop_newest"), 2),
-        (Mailbox(2, "conflate", key=lambda message, _sender: type(message)), 1),
+        (Mailbox(2, "conflate", key=lambda message, _sender: type(message).__name__), 1),
         (Mailbox(2, "conflate", key=lambda message, _sender: message.content["key"]), 0),  # type: ignore[attr-defined]  # raises on purpose
     ],
     ids=["reject", "block", "drop_oldest", "drop_newest", "conflate", "key raises"],
