@@ -142,6 +142,17 @@ class CopyReply(Reply):
             super().resolve(copy)
 
 
+class Load(Protocol):
+    """What a message from another node takes of that node's bound in bytes, while it waits in a mailbox."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What it took."""
+
+    def let_go(self) -> None:
+        """Give it back. Idempotent."""
+
+
 class Envelope(NamedTuple):
     """A message on its way; a tuple, because a frozen attrs value costs three times as much to make."""
 
@@ -149,6 +160,7 @@ class Envelope(NamedTuple):
     sender: ActorRef | None
     deadline_at: float | None
     reply: Outcome | None
+    load: Load | None = None
 
 
 class Waiting:
@@ -204,6 +216,7 @@ class Inbox:
         "_waiting",
         "closed",
         "expired",
+        "loaded",
         "setting",
     )
 
@@ -214,6 +227,8 @@ class Inbox:
         self._on_drop = on_drop
         self.closed = False
         self.expired = 0
+        # Set by who offers an envelope with a load: what only actors of this node write to never looks for one.
+        self.loaded = False
         self._activity = activity
         self._queue: deque[Envelope] = deque()
         self._newest: OrderedDict[Hashable, Envelope] | None = None if setting.key is None else OrderedDict()
@@ -270,12 +285,15 @@ class Inbox:
         if self._control:
             return self._control.popleft()
         if self._newest:
-            return self._newest.popitem(last=False)[1]
-        if not self._queue:
+            envelope = self._newest.popitem(last=False)[1]
+        elif self._queue:
+            envelope = self._queue.popleft()
+            if self._waiting:
+                self._admit(self._waiting.popleft())
+        else:
             return None
-        envelope = self._queue.popleft()
-        if self._waiting:
-            self._admit(self._waiting.popleft())
+        if self.loaded and envelope.load is not None:
+            envelope.load.let_go()
         return envelope
 
     async def park(self) -> None:
@@ -335,6 +353,8 @@ class Inbox:
 
     def _drop(self, envelope: Envelope) -> None:
         self._dropped += 1
+        if envelope.load is not None:
+            envelope.load.let_go()
         if self._on_drop is not None:
             self._on_drop(envelope, self.setting.overflow)
         if envelope.reply is not None:
@@ -346,6 +366,8 @@ class Inbox:
         old = newest.pop(key, None)
         if old is not None:
             self._conflated += 1
+            if old.load is not None:
+                old.load.let_go()
             if self._on_drop is not None:
                 self._on_drop(old, self.setting.overflow)
             if old.reply is not None:

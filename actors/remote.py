@@ -30,7 +30,7 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Protocol, cast
 
 import anyio
 import anyio.lowlevel
@@ -53,7 +53,7 @@ from actors.errors import (
 )
 from actors.mailbox import Envelope, Reply
 from actors.message import Down, decode, encode, is_local, is_reliable, message_name
-from actors.remote_peer import Peer, RemoteAnswer, RemoteLimits, RemoteStatistics, RemoteWatcher, Watch
+from actors.remote_peer import Peer, PeerLoad, RemoteAnswer, RemoteLimits, RemoteStatistics, RemoteWatcher, Watch
 from actors.trace import Returned
 from actors.transport import OnLink, Transport
 
@@ -235,7 +235,7 @@ class Remote:
             peer.counts["refused"] += 1
             self._return(peer, header, "", f"refused: {error}")
             return
-        trouble = self._put(peer, to, Envelope(message, sender, None, None))
+        trouble = self._put(peer, to, Envelope(message, sender, None, None, PeerLoad(peer, len(blob))))
         if trouble is not None:
             busy = "busy: " if isinstance(trouble, MailboxFull) else ""
             self._return(peer, header, message_name(type(message)) or "", f"{busy}{trouble}")
@@ -261,7 +261,7 @@ class Remote:
         due_at = self._home.timers.now() + seconds
         answer = RemoteAnswer(self, peer, number)
         answer.timer = self._home.timers.at(due_at, answer.expire)
-        trouble = self._put(peer, to, Envelope(message, sender, due_at, answer))
+        trouble = self._put(peer, to, Envelope(message, sender, due_at, answer, PeerLoad(peer, len(blob))))
         if trouble is not None:
             answer.fail(trouble)
 
@@ -364,24 +364,35 @@ class Remote:
     def _put(self, peer: Peer, to: ActorRef, envelope: Envelope) -> ActorError | None:
         """Deliver to an actor here; return why that failed."""
         cell = self._home.find(to.address.path)
-        trouble: ActorError | None = None
         if cell is None:
-            trouble = UnknownActor(f"nobody lives at {to.address}")
+            trouble: ActorError | None = UnknownActor(f"nobody lives at {to.address}")
         elif cell.inbox.closed:
             trouble = ActorStopped(f"{to.address} is stopping")
         else:
-            try:
-                cell.inbox.offer(envelope)
-            except MailboxFull as error:
-                peer.counts["busy"] += 1
-                return error
-            except Exception as error:  # a mailbox's own `key` raised: it must not end the transport
-                log.exception("%s cannot take a message", to.address)
-                trouble = ActorError(f"the mailbox failed: {type(error).__name__}")
-        if trouble is not None:
+            trouble = self._offer(peer, cell, envelope)
+        if isinstance(trouble, MailboxFull):
+            peer.counts["busy"] += 1
+        elif trouble is not None:
             peer.counts["undelivered"] += 1
             self._home.bury(envelope, to, str(trouble))
         return trouble
+
+    def _offer(self, peer: Peer, cell: Cell, envelope: Envelope) -> ActorError | None:
+        """Put a message in a mailbox, within what the peer's messages may take of all of them."""
+        load = cast("PeerLoad", envelope.load)
+        if not load.take(self._limits.inbox_bytes):
+            return MailboxFull(f"{peer.inbox_bytes} bytes of {peer.node} wait already")
+        cell.inbox.loaded = True
+        try:
+            cell.inbox.offer(envelope)
+        except MailboxFull as error:
+            load.let_go()
+            return error
+        except Exception as error:  # a mailbox's own `key` raised: it must not end the transport
+            load.let_go()
+            log.exception("%s cannot take a message", cell.ref.address)
+            return ActorError(f"the mailbox failed: {type(error).__name__}")
+        return None
 
     # Small steps.
 

@@ -15,6 +15,10 @@ from actors.errors import ActorError, BadSetting
 from actors.mailbox import Reply
 from actors.message import Down, WireLimits
 
+MESSAGE_BYTES = 256
+"""What a message that waits takes beside its bytes, in Python 3.11: its envelope and load, the smallest message, a
+place in a queue are 232."""
+
 
 @attrs.frozen
 class RemoteLimits:
@@ -27,19 +31,26 @@ class RemoteLimits:
             and a place in a mailbox.
         owed: small words of the runtime that may wait for a full link. Who makes us owe more than it reads loses its
             link.
+        inbox_bytes: what messages of one node may take while they wait in mailboxes here, over all of them, beyond it
+            it gets `MailboxFull`. A mailbox counts messages, and a message may have `wire.message_bytes`: an actor that
+            waits for its restart, or is slow, would hold gigabytes. Counted are the bytes that came, and
+            `MESSAGE_BYTES` for each message; so at least one of the largest must fit. A message that is nothing but
+            small containers takes up to 64 times its bytes once it is decoded: `wire.nodes` bounds these.
         wire: bounds of a message, checked before anything of that size is allocated.
     """
 
     asks_out: int = 1024
     asks_in: int = 1024
     owed: int = 1024
+    inbox_bytes: int = 8 << 20
     wire: WireLimits = attrs.field(factory=WireLimits)
 
     def __attrs_post_init__(self) -> None:
-        for name in ("asks_out", "asks_in", "owed"):
+        least = {"asks_out": 1, "asks_in": 1, "owed": 1, "inbox_bytes": self.wire.message_bytes + MESSAGE_BYTES}
+        for name, at_least in least.items():
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise BadSetting(f"{name}: expected an integer >= 1, got {value!r}")
+            if type(value) is not int or value < at_least:
+                raise BadSetting(f"{name}: expected an integer >= {at_least}, got {value!r}")
 
 
 @attrs.frozen
@@ -53,8 +64,10 @@ class RemoteStatistics:
         asks_in: its asks that wait for actors here.
         watches_out: actors of it that are monitored from here.
         watches_in: actors here that are monitored from it.
+        inbox_bytes: what its messages that wait in mailboxes here take of `RemoteLimits.inbox_bytes`.
         num_asks_full: asks to it refused because of `RemoteLimits.asks_out`.
-        num_busy: its tells and asks refused because a mailbox, or `RemoteLimits.asks_in`, was full.
+        num_busy: its tells and asks refused because a mailbox, `RemoteLimits.asks_in` or `RemoteLimits.inbox_bytes`
+            was full.
         num_undelivered: its tells and asks for actors that are not here, or not any more.
         num_refused: its messages and values that could not be decoded.
         num_bad_frames: how often it broke the protocol and lost its link.
@@ -70,6 +83,7 @@ class RemoteStatistics:
     asks_in: int
     watches_out: int
     watches_in: int
+    inbox_bytes: int
     num_asks_full: int
     num_busy: int
     num_undelivered: int
@@ -127,6 +141,31 @@ class RemoteAnswer:
         return True
 
 
+class PeerLoad:
+    """What one message of a node takes of `RemoteLimits.inbox_bytes` (see `mailbox.Load`)."""
+
+    __slots__ = ("_held", "_peer", "size_bytes")
+
+    def __init__(self, peer: Peer, body_bytes: int) -> None:
+        self.size_bytes = body_bytes + MESSAGE_BYTES
+        self._peer = peer
+        self._held = False
+
+    def take(self, limit: int) -> bool:
+        """Take it, if there is room for it."""
+        if self._peer.inbox_bytes + self.size_bytes > limit:
+            return False
+        self._peer.inbox_bytes += self.size_bytes
+        self._held = True
+        return True
+
+    def let_go(self) -> None:
+        """Give it back. Idempotent."""
+        if self._held:
+            self._held = False
+            self._peer.inbox_bytes -= self.size_bytes
+
+
 class RemoteWatcher:
     """Stands at a cell for the node that monitors it."""
 
@@ -178,6 +217,7 @@ class Peer:
         watchers: what stands for it at actors here, by path.
         owed: words of the runtime that found the link full: kind, header, blob.
         owing: whether a timer is set to try again.
+        inbox_bytes: what its messages that wait in mailboxes here take.
         counts: by the names of `RemoteStatistics`, without `num_`.
     """
 
@@ -190,6 +230,7 @@ class Peer:
     watchers: dict[str, RemoteWatcher] = attrs.field(factory=dict)
     owed: deque[tuple[int, bytes, bytes]] = attrs.field(factory=deque)
     owing: bool = False
+    inbox_bytes: int = 0
     counts: Counter[str] = attrs.field(factory=Counter)
 
     def statistics(self) -> RemoteStatistics:
@@ -201,6 +242,7 @@ class Peer:
             asks_in=len(self.answers),
             watches_out=len(self.watches),
             watches_in=len(self.watchers),
+            inbox_bytes=self.inbox_bytes,
             num_asks_full=self.counts["asks_full"],
             num_busy=self.counts["busy"],
             num_undelivered=self.counts["undelivered"],

@@ -29,14 +29,15 @@ from actors.cell import Cell, make
 from actors.clock import Timers, check_seconds
 from actors.errors import ActorStopped, BadMessage, BadSetting, NameTaken, UnknownActor
 from actors.mailbox import Activity, CopyReply, Envelope, MailboxStatistics, Reply
-from actors.message import Down, decode, encode, is_message
+from actors.message import Down, decode, encode, is_message, message_name
 from actors.remote import Remote
 from actors.remote_peer import RemoteLimits, RemoteStatistics
-from actors.trace import ActorStatistics, DeadLetter, EventKind, Failure, SystemStatistics, TraceEvent
+from actors.trace import ActorStatistics, DeadLetter, EventKind, Failure, Omitted, SystemStatistics, TraceEvent
 from actors.transport import OnLink, Transport, TransportStatistics, ignore_link
 
 log = logging.getLogger("actors")
 
+_LETTER_BYTES = 4096  # of a dead letter from another node that is kept whole: a full record of them is a megabyte
 _RECORDS = 256  # dead letters and failures that are kept to be looked at; beyond that they are only counted
 
 
@@ -281,7 +282,10 @@ class ActorSystem:
     def bury(self, envelope: Envelope, to: ActorRef, reason: str) -> None:
         """Record a dead letter."""
         self._num_dead_letters += 1
-        self._dead_letters.append(DeadLetter(envelope.message, to.address, envelope.sender, reason))
+        message, load = envelope.message, envelope.load
+        if load is not None and load.size_bytes > _LETTER_BYTES:
+            message = Omitted(message_name(type(message)) or "", load.size_bytes)
+        self._dead_letters.append(DeadLetter(message, to.address, envelope.sender, reason))
         self.emit("dead_letter", to, envelope, reason)
 
     def restarted(self, cell: Cell) -> None:

@@ -42,6 +42,14 @@ class Returned:
 
 
 @attrs.frozen
+class Omitted:
+    """Stands for a message from another node that is too large to be kept as a dead letter."""
+
+    name: str
+    size_bytes: int
+
+
+@attrs.frozen
 class DeadLetter:
     """A message that no handler got, or that its handler failed at."""
 

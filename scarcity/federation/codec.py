@@ -312,8 +312,10 @@ def decode_packet(data: bytes | memoryview) -> Packet:
     """Return the packet of canonical bytes.
 
     Raises:
-        CodecError: anything else; no other error escapes, whatever the bytes.
+        CodecError: anything else; no other error escapes, whatever it is given.
     """
+    if not isinstance(data, bytes | memoryview):
+        raise CodecError(f"a packet is bytes, not {type(data).__name__}")
     view = memoryview(data)
     if len(view) < _LENGTH.size:
         raise CodecError(f"a packet of {len(view)} bytes")

@@ -304,6 +304,9 @@ class ValidatorLimits:
         max_ahead: rounds by which a statement may be ahead of what we know; 1, because a client can hear of a round
             before its basket does. What the coordinator signs may be any number ahead: we may have slept.
         packets_per_s: refill of each sender's token bucket; infinity switches the bucket off (logical clocks).
+        model_requests_per_s: refill of another bucket of each sender, for ModelRequests alone; off with the first. Each
+            is answered with up to four packets, and each of these is a record of the outbox and a write to the disk.
+        model_requests_burst: tokens of that bucket when full. A member asks when it starts and when it missed a model.
         burst: tokens of a full bucket. Gossip and a secure sum need about 10 packets a second of one peer.
         max_statements: statements remembered; beyond it the oldest is forgotten and counted. 10^5 is three rounds of
             10,000 members that say three things each.
@@ -313,6 +316,8 @@ class ValidatorLimits:
     max_staleness: int = 2
     max_ahead: int = 1
     packets_per_s: float = attrs.field(default=64.0, validator=_positive)
+    model_requests_per_s: float = attrs.field(default=1.0, validator=_positive)
+    model_requests_burst: float = attrs.field(default=8.0, validator=_positive)
     burst: float = attrs.field(default=256.0, validator=_positive)
     max_statements: int = attrs.field(default=100_000, validator=_positive)
     max_proofs: int = attrs.field(default=256, validator=_positive)
@@ -323,12 +328,12 @@ class _Bucket:
     tokens: float
     filled_at: float
 
-    def take(self, now: float, limits: ValidatorLimits) -> bool:
+    def take(self, now: float, per_s: float, burst: float) -> bool:
         """Take a token; a clock that goes back gives none."""
-        if math.isinf(limits.packets_per_s):
+        if math.isinf(per_s):
             return True
-        gained = max(0.0, now - self.filled_at) * limits.packets_per_s
-        self.tokens = min(limits.burst, self.tokens + gained)
+        gained = max(0.0, now - self.filled_at) * per_s
+        self.tokens = min(burst, self.tokens + gained)
         self.filled_at = max(now, self.filled_at)
         if self.tokens < 1:
             return False
@@ -366,6 +371,7 @@ class Validator:
         self.num_forgotten = 0
         self._said: dict[_Place, tuple[bytes, Packet]] = {}
         self._buckets: dict[str, _Bucket] = {}
+        self._asks: dict[str, _Bucket] = {}
         self._pruned_below = 0
         self.adopt(roster)
 
@@ -377,6 +383,7 @@ class Validator:
         self._own = roster.member(self._own_id)
         self._roster = roster
         self._buckets = {name: bucket for name, bucket in self._buckets.items() if name in roster}
+        self._asks = {name: bucket for name, bucket in self._asks.items() if name in roster}
         here = (roster.federation, roster.epoch)
         self._said = {
             place: said
@@ -400,7 +407,7 @@ class Validator:
             self._check_parties(packet, sender)
             or self._check_place(packet)
             or self._check_round(packet, expected)
-            or self._check_rate(sender, now)
+            or self._check_rate(packet, sender, now)
         )
         if fault is None:
             self._prune(expected)
@@ -458,9 +465,17 @@ class Validator:
             return (Code.AHEAD, f"round {round_id}, round {expected.round_id} is open")
         return None
 
-    def _check_rate(self, sender: str, now: float) -> Fault | None:
-        bucket = self._buckets.setdefault(sender, _Bucket(self._limits.burst, now))
-        return None if bucket.take(now, self._limits) else (Code.RATE, f"{sender} sends faster than allowed")
+    def _check_rate(self, packet: Packet, sender: str, now: float) -> Fault | None:
+        limits = self._limits
+        bucket = self._buckets.setdefault(sender, _Bucket(limits.burst, now))
+        if not bucket.take(now, limits.packets_per_s, limits.burst):
+            return (Code.RATE, f"{sender} sends faster than allowed")
+        if not isinstance(packet.body, ModelRequest) or math.isinf(limits.packets_per_s):
+            return None
+        asks = self._asks.setdefault(sender, _Bucket(limits.model_requests_burst, now))
+        if asks.take(now, limits.model_requests_per_s, limits.model_requests_burst):
+            return None
+        return (Code.RATE, f"{sender} asks for the model faster than allowed")
 
     def _check_content(self, packet: Packet, expected: Expected | None) -> Fault | None:
         if type(packet.body) not in SIGNED:

@@ -312,6 +312,19 @@ def test_a_fast_sender_is_slowed_down_alone_and_recovers() -> None:
     assert validator.counts[Code.RATE] == 4
 
 
+def test_a_member_that_asks_for_the_model_again_and_again_is_answered_once_a_second() -> None:
+    validator = basket(model_requests_burst=2.0)
+    packet = packet_from("h1", ModelRequest())
+    assert [verdict(validator, packet) for _ in range(4)] == [None, None, Code.RATE, Code.RATE]
+    assert verdict(validator, packet_from("h2", ModelRequest()), "h2") is None
+    assert verdict(validator, packet_from("h1", GossipPull(()))) is None
+    passed = sum(verdict(validator, packet, now=tick / 64) is None for tick in range(1, 641))
+    assert passed == 10
+    assert validator.counts[Code.RATE] == 2 + 630
+    logical = basket(packets_per_s=math.inf)
+    assert {verdict(logical, packet) for _ in range(1000)} == {None}
+
+
 def test_a_logical_clock_can_switch_the_bucket_off() -> None:
     validator = basket(packets_per_s=math.inf)
     packet = packet_from("h1", GossipPull(()))
