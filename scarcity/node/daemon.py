@@ -41,7 +41,7 @@ from scarcity.node.watch.control import serve_control
 from scarcity.node.watch.events import describe, round_of
 from scarcity.node.watch.outbox import Outbox
 from scarcity.node.watch.status import status_of
-from scarcity.node.watch.view import Member, Seen, by_reason, size_of
+from scarcity.node.watch.view import Member, Seen, size_of
 
 log = logging.getLogger("scarcity.node")
 
@@ -362,7 +362,7 @@ class NodeDaemon:
             members=[member.facts(self._system, budget) for member in self._members.values()],
             node_of=self._node_of,
             seen_at=self._seen.member_at,
-            refusals={**self._seen.refusals, **by_reason(self._post.lost)},
+            refusals={**self._seen.refusals, **self._post.lost},
             models=self._results.rounds,
             failures=[f"{each.ref.address.path}: {each.error}" for each in self._system.failures],
             journal_bytes=size_of(data_dir / JOURNAL, data_dir / f"{JOURNAL}-wal"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from actors import ActorError, ActorSystem
 from actors.address import SCHEME
@@ -32,14 +32,14 @@ class Post:
             the packet stays.
 
     Attributes:
-        lost: (recipient, reason) -> packets that could not be handed over.
+        lost: reason -> packets that could not be handed over.
     """
 
     def __init__(self, system: ActorSystem, node_of: Callable[[str], str], note: Note) -> None:
         self._system = system
         self._node_of = node_of
         self._note = note
-        self.lost: Counter[tuple[str, str]] = Counter()
+        self.lost: Counter[str] = Counter()
 
     def __call__(self, sender: str, to: str, packet: Packet) -> None:
         """Hand a packet over, or count it as lost."""
@@ -50,16 +50,10 @@ class Post:
             else:
                 self._ship(sender, to, node, packet)
         except (ActorError, UnknownClientError) as error:
-            reason = type(error).__name__
-            if self.lost[to, reason] == 0:
-                log.warning("%s to %s: %s", sender, to, error)
-            self.lost[to, reason] += 1
+            self.lost[f"not delivered: {type(error).__name__}"] += 1
+            log.warning("%s to %s is not delivered: %s", sender, to, error)
 
     def _ship(self, sender: str, to: str, node: str, packet: Packet) -> None:
         parcel = parcel_of(packet)
         self._note(sender, to, node, packet, parcel.packet)
         self._system.ref(f"{SCHEME}{node}/{to}").tell(parcel, sender=self._system.ref(sender))
-
-    def losses(self) -> Mapping[str, int]:
-        """Return what was lost, as "recipient: reason" -> packets."""
-        return {f"{to}: {reason}": count for (to, reason), count in sorted(self.lost.items())}

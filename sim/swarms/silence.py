@@ -35,11 +35,6 @@ class Stage:
         self._doomed = {name: silence for name in _client_ids(plan) if (silence := _silence_of(plan, name)) is not None}
         self.fallen: dict[str, str] = {}
 
-    @property
-    def doomed(self) -> dict[str, Silence]:
-        """Clients that will fall silent, and when."""
-        return dict(self._doomed)
-
     def passage(self, sender: str, packet: Packet) -> float | None:
         """Return after how many seconds a packet arrives, None if never."""
         silence = self._doomed.get(sender)

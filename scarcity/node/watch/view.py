@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -91,11 +91,3 @@ class Member:
 def size_of(*paths: Path) -> int:
     """Return the bytes of files, those that are there."""
     return sum(path.stat().st_size for path in paths if path.exists())
-
-
-def by_reason(lost: Mapping[tuple[str, str], int]) -> dict[str, int]:
-    """Return what the post has lost by reason."""
-    counts: Counter[str] = Counter()
-    for (_, reason), count in lost.items():
-        counts[f"not delivered: {reason}"] += count
-    return dict(counts)
