@@ -272,14 +272,15 @@ class NodeDaemon:
 
     async def _watch_directory(self) -> None:
         """Adopt a newer directory as soon as its file is there; links to who is not on it end at once."""
-        path = self._config.roster
-        known = _stamp(path)
+        path, known = self._config.roster, None  # a file that came while the daemon started is a newer one too
         while not self._expired():
             await anyio.sleep(_WATCH_S)
             if (stamp := _stamp(path)) == known:
                 continue
             try:
-                self._adopt(read_directory(path, self._config.federation.operator_key, self._wall()))
+                signed = read_directory(path, self._config.federation.operator_key, self._wall())
+                if signed != self._signed:
+                    self._adopt(signed)
             except ConfigError as error:
                 log.warning("epoch %d stays in force: %s", self._signed.directory.epoch, error)
             except FederationError as error:  # a full disk: look at the same file again

@@ -5,11 +5,17 @@ from __future__ import annotations
 import contextlib
 import resource
 import shutil
+import time
 from pathlib import Path
+
+import anyio
+import pytest
 
 from scarcity.cli.keys import keys
 from scarcity.errors import FederationError
-from scarcity.node.daemon import JOURNAL
+from scarcity.node.daemon import JOURNAL, NodeDaemon
+from scarcity.node.setup.config import read_node_config
+from scarcity.node.setup.deployment import open_deployment
 from tests.nodes_world import Daemon, Federation, Host, command, found, write_rows
 
 QUICK = {"gossip_s": 0.3, "ready_s": 0.5, "close_s": 0.4, "deadline_s": 1.0, "stage_s": 0.5, "quorum": 0.5}
@@ -84,3 +90,23 @@ def test_a_newer_directory_is_in_force_for_members_that_start_again_and_takes_aw
         federation.wait("a model of the coordinator that started again", newer_model)
         assert ha.is_up
         assert hub.is_up
+
+
+@pytest.mark.anyio
+async def test_a_directory_that_comes_while_a_daemon_starts_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scarcity.node.daemon._WATCH_S", 0.05)
+    hosts = [Host("hub", (("a0", "a"), ("a1", "a")), ("a",), coordinator=True), Host("hb", (("b0", "b"),), ("b",))]
+    federation = found(tmp_path, hosts)
+    hub, operator = federation.daemons["hub"], federation.operator
+    daemon = NodeDaemon(open_deployment(read_node_config(hub.config), time.time()))
+    place = ("--federation-dir", operator / "keys", "--out", hub.folder / "new.json")
+    command(keys, "roster", "revoke", operator / "roster.json", "--node", "hb", *place)
+    (hub.folder / "new.json").replace(hub.folder / "roster.json")
+    async with anyio.create_task_group() as group:
+        group.start_soon(daemon.run)
+        with anyio.fail_after(20):
+            while daemon._signed.directory.epoch < 2:  # noqa: ASYNC110 - a daemon's state has no event
+                await anyio.sleep(0.02)
+        daemon.stop()
