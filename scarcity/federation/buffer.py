@@ -62,6 +62,7 @@ class UpdateBuffer(Generic[Item]):
         self._half_life_rounds = half_life_rounds
         self._capacity = capacity
         self._entries: dict[tuple[str, int], Item] = {}
+        self._seen: tuple[int, dict[str, int]] | None = None  # the round that was asked for last, and its `_newest`
         self._used: dict[str, int] = {}
         self._closed: int | None = None
         self.counts: Counter[Added] = Counter()
@@ -74,6 +75,7 @@ class UpdateBuffer(Generic[Item]):
         outcome = self._outcome(client_id, round_id)
         if outcome in (Added.STORED, Added.LATE):
             self._entries[client_id, round_id] = item
+            self._see(client_id, round_id)
         self.counts[outcome] += 1
         return outcome
 
@@ -89,11 +91,18 @@ class UpdateBuffer(Generic[Item]):
         return Added.LATE if self._closed is not None and round_id <= self._closed else Added.STORED
 
     def _newest(self, round_id: int) -> dict[str, int]:
-        newest: dict[str, int] = {}
-        for client_id, entry_round in self._entries:
+        """Return client -> round of its entry that counts in a round."""
+        if self._seen is None or self._seen[0] != round_id:
+            self._seen = (round_id, {})
+            for client_id, entry_round in self._entries:
+                self._see(client_id, entry_round)
+        return self._seen[1]
+
+    def _see(self, client_id: str, entry_round: int) -> None:
+        if self._seen is not None:
+            round_id, newest = self._seen
             if round_id - self._max_staleness <= entry_round <= round_id:
                 newest[client_id] = max(entry_round, newest.get(client_id, entry_round))
-        return newest
 
     def holds(self, client_id: str, round_id: int) -> bool:
         """Say whether a client's contribution to this very round is here."""
@@ -103,6 +112,10 @@ class UpdateBuffer(Generic[Item]):
         """Return, sorted, whose entries would count if the round closed now."""
         return tuple(sorted(self._newest(round_id)))
 
+    def num_senders(self, round_id: int) -> int:
+        """Return how many `senders` there are; it costs nothing to ask after each entry."""
+        return len(self._newest(round_id))
+
     def close(self, round_id: int) -> tuple[BufferEntry[Item], ...]:
         """Return the entries of a closing round, sorted by client id, and drop what can no longer count."""
         newest = self._newest(round_id)
@@ -111,6 +124,7 @@ class UpdateBuffer(Generic[Item]):
             for name in sorted(newest)
         )
         self._entries = {place: item for place, item in self._entries.items() if place[1] > round_id}
+        self._seen = None
         self._closed = round_id if self._closed is None else max(self._closed, round_id)
         self._used |= newest
         oldest = self._closed + 1 - self._max_staleness
@@ -133,6 +147,7 @@ class UpdateBuffer(Generic[Item]):
 
     def remove(self, client_id: str, round_id: int) -> bool:
         """Take one entry out (its sender equivocated); say whether there was one."""
+        self._seen = None
         return self._entries.pop((client_id, round_id), None) is not None
 
     def drop_client(self, client_id: str) -> int:
@@ -140,4 +155,5 @@ class UpdateBuffer(Generic[Item]):
         gone = [place for place in self._entries if place[0] == client_id]
         for place in gone:
             del self._entries[place]
+        self._seen = None
         return len(gone)

@@ -47,8 +47,16 @@ class Collection:
         return self.buffer.senders(self.round_id)
 
     @property
+    def num_arrived(self) -> int:
+        """How many members count now."""
+        distributed = self.settings.mode is TrustMode.DISTRIBUTED
+        return len(self.weights) if distributed else self.buffer.num_senders(self.round_id)
+
+    @property
     def declined(self) -> dict[str, str]:
         """Who will not contribute, and why: nobody leaves a round by a word after having contributed to it."""
+        if not self._declined:
+            return {}
         arrived = self.arrived
         return {name: why for name, why in self._declined.items() if name not in arrived}
 
@@ -56,7 +64,7 @@ class Collection:
     def expected(self) -> tuple[str, ...]:
         """The members that have not declined, sorted."""
         declined = self.declined
-        return tuple(name for name in self.members if name not in declined)
+        return tuple(name for name in self.members if name not in declined) if declined else self.members
 
     @property
     def rule(self) -> Rule:
@@ -76,7 +84,7 @@ class Collection:
     @property
     def has_quorum(self) -> bool:
         """Whether the round could close now."""
-        return len(self.arrived) >= self.need
+        return self.num_arrived >= self.need
 
     def decline(self, member_id: str, reason: str) -> None:
         """Note that a member will not contribute."""
@@ -84,7 +92,7 @@ class Collection:
 
     def decide(self, now: float, *, forced: bool) -> Decision:
         """Decide whether to go on waiting; `forced`: waiting is not an answer."""
-        scheduler, arrived, declined = RoundScheduler(self.settings), len(self.arrived), len(self.declined)
+        scheduler, arrived, declined = RoundScheduler(self.settings), self.num_arrived, len(self.declined)
         if self.settings.mode is TrustMode.DISTRIBUTED:
             # Who takes part in the sum has to be known before it begins; after that, its own stages are waited for.
             heard = scheduler.ready(
