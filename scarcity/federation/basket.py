@@ -38,7 +38,7 @@ import numpy as np
 
 from scarcity.errors import LocalError, ProtocolError
 from scarcity.federation.buffer import UpdateBuffer
-from scarcity.federation.codec import body_digest, encode_packet, kind_of
+from scarcity.federation.codec import digest_in, kind_of
 from scarcity.federation.collection import Collection
 from scarcity.federation.effects import (
     BasketAbsent,
@@ -95,6 +95,7 @@ from scarcity.federation.packets import (
     basket_scope,
 )
 from scarcity.federation.privacy_guard import MAX_DIMENSION, noise_fault
+from scarcity.federation.reader import Item
 from scarcity.federation.recovery import ABORTED, CONFIG, MODEL, RECEIPT, BasketPast, Outcome, statement, sum_opened
 from scarcity.federation.roster import COORDINATOR, Member, Roster, basket_id
 from scarcity.federation.scheduler import Verdict
@@ -187,7 +188,7 @@ class BasketCore:
         self._model_packet: Packet | None = None
         self._expected: Expected | None = None
         self._domain = identity.member.domain
-        self._validator = Validator(identity.member_id, identity.roster, limits)
+        self._validator = Validator(identity.member_id, identity.roster, limits, identity.reader)
         self._gossip = gossip_of(identity, settings, entropy)
         self._sum = SumParticipant(identity, entropy, marks)
         self._epoch_keys = EpochKeys()
@@ -206,14 +207,14 @@ class BasketCore:
         past, effects = self._past, list[Effect]()
         if past.model is not None:
             self._model_packet = past.model
-            self._gossip.offer(past.model)
+            self._gossip.offer(self._identity.reader.item_of(past.model))
             effects += self._to_members(past.model)
         if past.config is None:
             return effects
         held = self._hold(past.config, now)
         self._validator.check(past.config, COORDINATOR, now)  # the same config again is a repetition from here on
         for packet in past.replay(self._validator, self._buffer, self._expected, now):
-            self._gossip.offer(packet)
+            self._gossip.offer(self._identity.reader.item_of(packet))
         if past.is_over:
             self._leave_round()
             self._aborted_round = past.aborted_round
@@ -326,7 +327,7 @@ class BasketCore:
 
     def _missed(self, config: RoundConfig) -> list[Effect]:
         """Ask for the model that a round starts from, if it was lost: no member can contribute without it."""
-        known = b"" if self._model_packet is None else body_digest(self._model_packet.body)
+        known = b"" if self._model_packet is None else digest_in(self._model_packet)
         return [] if config.model_hash == known else [Send(COORDINATOR, self._say_up(ModelRequest(), 0))]
 
     def _hold(self, packet: Packet, now: float) -> _Round:
@@ -357,20 +358,20 @@ class BasketCore:
     # Collecting.
 
     def _on_contribution(self, packet: Packet, sender: str, now: float) -> list[Effect]:
-        kept = self._keep(packet)
         # The basket is a peer too: who pulls from it gets what it was sent directly.
-        self._gossip.offer(packet, kept.entry.payload)
-        return [kept, Send(sender, self._ack(packet)), *self._evaluate(now)]
+        item = self._identity.reader.item_of(packet)
+        self._gossip.offer(item)
+        return [self._keep(item), Send(sender, self._ack(packet)), *self._evaluate(now)]
 
-    def _keep(self, packet: Packet) -> Persist:
+    def _keep(self, item: Item) -> Persist:
         """Make a contribution durable and buffer it; it counts in the open round or, late, in the next one."""
-        head = packet.header
-        self._buffer.add(head.sender, head.round_id, packet)
-        self.trust.contributed(head.sender)
-        return Persist(Entry(RECEIPT, f"{head.round_id}/{head.sender}", encode_packet(packet)))
+        sender = item.packet.header.sender
+        self._buffer.add(sender, item.round_id, item.packet)
+        self.trust.contributed(sender)
+        return Persist(Entry(RECEIPT, f"{item.round_id}/{sender}", item.encoded))
 
     def _ack(self, packet: Packet) -> Packet:
-        return self._say(Ack(body_digest(packet.body)), packet.header.round_id)
+        return self._say(Ack(digest_in(packet)), packet.header.round_id)
 
     def _again(self, packet: Packet, sender: str, refusal: Reject) -> list[Effect]:
         """A repeated contribution means that its acknowledgement was lost; two different ones spoil each other."""
@@ -544,12 +545,13 @@ class BasketCore:
         known = self._model_packet
         if known is not None and model.round_id <= known.header.round_id:
             return [] if packet == known else [Reject(sender, f"another model of round {model.round_id}")]
-        if held is None or not model_belongs(model, held.round_id, held.config):
+        if held is None or not model_belongs(packet, held.packet):
             self._validator.forget(packet)  # the next config may name it: then it must be able to come again
             return [Reject(sender, f"a model of round {model.round_id} that no config held here announces")]
         self._model_packet = packet
-        kept = Persist(statement(MODEL, packet))
-        self._gossip.offer(packet, kept.entry.payload)
+        item = self._identity.reader.item_of(packet)
+        self._gossip.offer(item)
+        kept = Persist(Entry(MODEL, str(model.round_id), item.encoded))
         if model.round_id == held.round_id:
             self._leave_round()
         return [kept, *self._to_members(packet), Emit(ModelAccepted(self.basket_id, model))]
@@ -585,13 +587,13 @@ class BasketCore:
         for proof in received.proofs:
             effects += self._convict(proof)
         for item in received.new:
-            author = item.header.sender
-            if isinstance(item.body, Model):
-                effects += self._on_model(item, sender, now)
-            elif refusal := self._validator.check(item, author, now, self._expected):
-                effects += self._again(item, author, refusal)
+            said, author = item.packet, item.packet.header.sender
+            if isinstance(said.body, Model):
+                effects += self._on_model(said, sender, now)
+            elif refusal := self._validator.check(said, author, now, self._expected):
+                effects += self._again(said, author, refusal)
             else:
-                effects += [self._keep(item), Send(author, self._ack(item))]
+                effects += [self._keep(item), Send(author, self._ack(said))]
         return [*effects, *self._evaluate(now)]
 
     def _on_pull(self, packet: Packet, sender: str, _now: float) -> list[Effect]:

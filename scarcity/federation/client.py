@@ -42,7 +42,7 @@ from scarcity.errors import (
     ProtocolError,
 )
 from scarcity.federation.acceptance import layout_under, refusal
-from scarcity.federation.codec import body_digest, encode_packet, kind_of
+from scarcity.federation.codec import digest_in, kind_of
 from scarcity.federation.effects import (
     ContributionMade,
     Effect,
@@ -245,7 +245,7 @@ class ClientCore:
         self._expected: Expected | None = None
         self._domain = identity.member.domain
         self._basket = basket_id(self._domain)
-        self._validator = Validator(identity.member_id, identity.roster, limits)
+        self._validator = Validator(identity.member_id, identity.roster, limits, identity.reader)
         self._gossip = gossip_of(identity, settings, entropy)
         self._sum = SumParticipant(identity, entropy, marks)
         self._past = ClientPast() if past is None else past
@@ -265,12 +265,12 @@ class ClientCore:
             self._model_packet = packet
             untaken += self._learn(cast("Model", packet.body))
         if self._model_packet is not None:
-            self._gossip.offer(self._model_packet)
+            self._gossip.offer(self._identity.reader.item_of(self._model_packet))
         sent = past.contribution
         if sent is None or sent.header.epoch != self._identity.roster.epoch:
             return untaken  # nobody takes a contribution of another epoch
-        self._sent_digest = body_digest(sent.body)
-        self._gossip.offer(sent)
+        self._sent_digest = digest_in(sent)
+        self._gossip.offer(self._identity.reader.item_of(sent))
         return [*untaken, Send(self._basket, sent)]
 
     def receive(self, packet: Packet, sender: str, now: float) -> list[Effect]:
@@ -420,7 +420,7 @@ class ClientCore:
         config, round_id = cast("RoundConfig", packet.body), packet.header.round_id
         if round_id <= self._last_round:
             known = self._round is not None and self._round.packet == packet
-            known = known or (self.model is not None and self.model.config_hash == body_digest(config))
+            known = known or (self.model is not None and self.model.config_hash == digest_in(packet))
             return [] if known else [Reject(sender, f"round {round_id} is not after round {self._last_round}")]
         if not 1 <= config.dimension <= MAX_DIMENSION:
             return [Reject(sender, f"round {round_id} has vectors of {config.dimension} numbers")]
@@ -533,10 +533,10 @@ class ClientCore:
         """Sign a contribution, keep it, send it to the basket and to gossip."""
         held.sent = self._say(body, held.round_id)
         held.state = ClientState.CONTRIBUTED
-        self._sent_digest = body_digest(body)
-        encoded = encode_packet(held.sent)
-        self._gossip.offer(held.sent, encoded)
-        kept = Persist(Entry(CONTRIBUTION, str(held.round_id), encoded))
+        self._sent_digest = digest_in(held.sent)
+        item = self._identity.reader.item_of(held.sent)
+        self._gossip.offer(item)
+        kept = Persist(Entry(CONTRIBUTION, str(held.round_id), item.encoded))
         made = Emit(ContributionMade(self.client_id, held.round_id, kind_of(body)))
         return [kept, Send(self._basket, held.sent), made]
 
@@ -620,16 +620,16 @@ class ClientCore:
         if self._model_packet is not None and model.round_id <= self._model_packet.header.round_id:
             return self._same_or_proof(packet, sender)
         held = self._round
-        if held is None or not model_belongs(model, held.round_id, held.config):
+        if held is None or not model_belongs(packet, held.packet):
             self._validator.forget(packet)  # the next config may name it: then it must be able to come again
             return [Reject(sender, f"a model of round {model.round_id} that no config held here announces")]
         own = self._own_layout
         if own is not None and (model.schema_hash, model.vector.size) != (own.schema_hash, own.dimension):
             return [Reject(sender, f"the model of round {model.round_id} is not of this client's schema and dimension")]
         self._model_packet = packet
-        encoded = encode_packet(packet)
-        self._gossip.offer(packet, encoded)
-        effects = [Persist(Entry(MODEL, str(model.round_id), encoded)), *self._learn(model)]
+        item = self._identity.reader.item_of(packet)
+        self._gossip.offer(item)
+        effects = [Persist(Entry(MODEL, str(model.round_id), item.encoded)), *self._learn(model)]
         effects.append(Emit(ModelAccepted(self.client_id, model)))
         if model.round_id == held.round_id:
             return [*effects, *self._leave_round()]
@@ -653,7 +653,7 @@ class ClientCore:
 
     @property
     def _model_hash(self) -> bytes:
-        return b"" if self._model_packet is None else body_digest(self._model_packet.body)
+        return b"" if self._model_packet is None else digest_in(self._model_packet)
 
     def _on_aborted(self, packet: Packet, _sender: str, _now: float) -> list[Effect]:
         if self._round is None or packet.header.round_id != self._round.round_id:
@@ -667,8 +667,8 @@ class ClientCore:
         effects: list[Effect] = list(received.rejects)
         effects += [Persist(entry) for proof in received.proofs for entry in proof.entries()]
         for item in received.new:
-            if isinstance(item.body, Model):
-                effects += self._on_model(item, sender, now)
+            if not item.is_contribution:
+                effects += self._on_model(item.packet, sender, now)
         return effects
 
     def _on_pull(self, packet: Packet, sender: str, _now: float) -> list[Effect]:

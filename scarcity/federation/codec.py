@@ -331,6 +331,13 @@ def body_digest(body: Body) -> bytes:
     return digest_of(encode_body(body))
 
 
+def digest_in(packet: Packet) -> bytes:
+    """Return the `body_digest` of a packet's body, worked out once a packet."""
+    if not packet.known:
+        packet.known.append(body_digest(packet.body))
+    return packet.known[0]
+
+
 def _signed_bytes(header: Header, body: Body, digest: bytes) -> bytes:
     place = [header.federation, header.epoch, header.scope, header.round_id, kind_of(body), header.sender]
     return b"scarcity.packet" + bytes(msgpack.packb([*place, digest]))
@@ -338,19 +345,16 @@ def _signed_bytes(header: Header, body: Body, digest: bytes) -> bytes:
 
 def sign_packet(header: Header, body: Body, key: SigningKey) -> Packet:
     """Return the packet with its author's signature over place and body."""
-    return Packet(header, body, key.sign(_signed_bytes(header, body, body_digest(body))).signature)
+    digest = body_digest(body)
+    packet = Packet(header, body, key.sign(_signed_bytes(header, body, digest)).signature)
+    packet.known.append(digest)
+    return packet
 
 
-def signature_holds(packet: Packet, public_key: bytes, *, digest: bytes | None = None) -> bool:
-    """Say whether the owner of the key signed this body for this place.
-
-    Args:
-        packet: what is said to be signed.
-        public_key: Ed25519.
-        digest: `body_digest` of the packet's body, if at hand: a long body takes longer to digest than to verify.
-    """
+def signature_holds(packet: Packet, public_key: bytes) -> bool:
+    """Say whether the owner of the key (Ed25519) signed this body for this place."""
     try:
-        signed = _signed_bytes(packet.header, packet.body, digest or body_digest(packet.body))
+        signed = _signed_bytes(packet.header, packet.body, digest_in(packet))
         VerifyKey(public_key).verify(signed, packet.signature)
     except (BadSignatureError, ValueError, TypeError):
         return False

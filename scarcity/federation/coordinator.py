@@ -24,7 +24,7 @@ import attrs
 
 from scarcity.errors import LocalError, PrivacyBudgetExceeded
 from scarcity.federation.basket import BasketManager
-from scarcity.federation.codec import body_digest, kind_of
+from scarcity.federation.codec import digest_in, kind_of
 from scarcity.federation.effects import (
     Effect,
     Emit,
@@ -155,7 +155,7 @@ class CoordinatorCore:
         self._round: _Round | None = None
         self._last_round = 0 if past.config is None else past.config.header.round_id
         self._expected: Expected | None = None
-        self._validator = Validator(identity.member_id, identity.roster, limits)
+        self._validator = Validator(identity.member_id, identity.roster, limits, identity.reader)
         self._epoch_keys = EpochKeys()
         self._roster_packet: Packet | None = None
         self._next_roster: tuple[Roster, bytes] | None = None
@@ -309,7 +309,7 @@ class CoordinatorCore:
         self._resting = None
         self._last_round += 1
         terms, roster = self._terms, self._identity.roster
-        model_hash = body_digest(self._model_packet.body) if self._model_packet else b""
+        model_hash = digest_in(self._model_packet) if self._model_packet else b""
         config = RoundConfig(
             self._settings,
             terms.noise,

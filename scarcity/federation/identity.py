@@ -1,38 +1,15 @@
-"""A member's voice: its id and key, and the roster that it speaks under; and how it reads what others have signed."""
+"""A member's voice: its id and key, and the roster that it speaks under."""
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import attrs
 from nacl.signing import SigningKey
 
 from scarcity.errors import ProtocolError
-from scarcity.federation.codec import decode_packet, sign_packet, signature_holds
+from scarcity.federation.codec import sign_packet
 from scarcity.federation.packets import SIGNED, Body, Header, Packet, RosterNotice
+from scarcity.federation.reader import PlainReader, Reader
 from scarcity.federation.roster import Member, Roster, verify_roster
-
-
-class Reader(Protocol):
-    """Reads signed packets: two pure functions. Members that share a process may share the work."""
-
-    def decode(self, encoded: bytes) -> Packet:
-        """Return the packet of canonical bytes; CodecError otherwise."""
-
-    def holds(self, packet: Packet, public_key: bytes) -> bool:
-        """Say whether the owner of the key signed the packet."""
-
-
-class PlainReader:
-    """Reads every packet anew."""
-
-    def decode(self, encoded: bytes) -> Packet:
-        """Return the packet of canonical bytes; CodecError otherwise."""
-        return decode_packet(encoded)
-
-    def holds(self, packet: Packet, public_key: bytes) -> bool:
-        """Say whether the owner of the key signed the packet."""
-        return signature_holds(packet, public_key)
 
 
 @attrs.define(eq=False)
@@ -43,13 +20,14 @@ class Identity:
         member_id: the member's id on every roster.
         signing_key: its long-lived Ed25519 key.
         roster: the roster in force; a newer one replaces it.
-        reader: how gossip's items are read.
+        reader: how it reads what others have signed.
     """
 
     member_id: str
     signing_key: SigningKey = attrs.field(repr=False)
     roster: Roster = attrs.field(repr=False)
     reader: Reader = attrs.field(factory=PlainReader, repr=False)
+    _header: Header | None = attrs.field(default=None, init=False, repr=False)
 
     @property
     def member(self) -> Member:
@@ -71,5 +49,13 @@ class Identity:
 
     def say(self, scope: str, round_id: int, body: Body) -> Packet:
         """Return a packet of this member, signed where its kind is."""
-        header = Header(self.roster.federation, self.roster.epoch, scope, round_id, self.member_id)
-        return sign_packet(header, body, self.signing_key) if type(body) in SIGNED else Packet(header, body)
+        header = self._header
+        if header is None or header.round_id != round_id or header.scope != scope or header.epoch != self.roster.epoch:
+            # Most of what a member says follows something that it said at the same place.
+            header = Header(self.roster.federation, self.roster.epoch, scope, round_id, self.member_id)
+            self._header = header
+        if type(body) not in SIGNED:
+            return Packet(header, body)
+        packet = sign_packet(header, body, self.signing_key)
+        self.reader.signed(packet, self.signing_key)
+        return packet

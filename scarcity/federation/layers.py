@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import attrs
 import numpy as np
 
 from scarcity.errors import InvalidUpdate
 from scarcity.federation.aggregator import Average, Rule, aggregate_by_sender, byzantine_count, make_rule
-from scarcity.federation.codec import body_digest
+from scarcity.federation.codec import body_digest, digest_in
 from scarcity.federation.packets import (
     CONTRIBUTIONS,
     Aggregate,
@@ -215,13 +216,19 @@ def model_fault(model: Model) -> str:
     return f"a coordinate of {largest:.6g} times weight {model.weight:.6g} is above {_MODEL_SUM_MAX}"
 
 
-def model_belongs(model: Model, round_id: int, config: RoundConfig) -> bool:
-    """Say whether a model is the one of this round, or an earlier one that the round's config starts from."""
+def model_belongs(said: Packet, opened: Packet) -> bool:
+    """Say whether a model is the one of the round that was opened, or an earlier one that its config starts from.
+
+    Args:
+        said: the packet of a Model.
+        opened: the packet of a RoundConfig.
+    """
+    model, config, round_id = cast("Model", said.body), cast("RoundConfig", opened.body), opened.header.round_id
     if (model.schema_hash, model.vector.size) != (config.schema_hash, config.dimension):
         return False
     if model.round_id == round_id:
-        return model.config_hash == body_digest(config)
-    return model.round_id < round_id and body_digest(model) == config.model_hash
+        return model.config_hash == digest_in(opened)
+    return model.round_id < round_id and digest_in(said) == config.model_hash
 
 
 def has_view(packets: Iterable[Packet], settings: RoundSettings, members: int) -> bool:

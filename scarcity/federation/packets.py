@@ -380,9 +380,9 @@ class GossipPush:
 
 @attrs.frozen
 class GossipPull:
-    """A digest of what the sender holds: (kind, origin, round), sorted. The peer answers with what is missing."""
+    """A digest of what the sender holds: (kind, round, origins), sorted. The peer answers with what is missing."""
 
-    known: tuple[tuple[str, str, int], ...]
+    known: tuple[tuple[str, int, tuple[str, ...]], ...]
 
 
 Body = (
@@ -445,8 +445,13 @@ class Header:
 
 @attrs.frozen
 class Packet:
-    """A body with its header and, for `SIGNED` kinds, the sender's Ed25519 signature."""
+    """A body with its header and, for `SIGNED` kinds, the sender's Ed25519 signature.
+
+    Attributes:
+        known: the body's digest, once somebody has asked `codec.digest_in` for it; arrays of a body never change.
+    """
 
     header: Header
     body: Body
     signature: bytes = b""
+    known: list[bytes] = attrs.field(factory=list, init=False, eq=False, repr=False)

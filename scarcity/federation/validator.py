@@ -24,7 +24,7 @@ import attrs
 import numpy as np
 
 from scarcity.errors import ConfigError
-from scarcity.federation.codec import body_digest, encode_packet, signature_holds
+from scarcity.federation.codec import body_digest, digest_in, encode_packet, signature_holds
 from scarcity.federation.effects import Entry, Reject
 from scarcity.federation.layers import model_fault
 from scarcity.federation.packets import (
@@ -53,6 +53,7 @@ from scarcity.federation.packets import (
     Unprotected,
     basket_scope,
 )
+from scarcity.federation.reader import PlainReader, Reader
 from scarcity.federation.roster import Member, Role, Roster
 
 _CLIENT, _BASKET, _COORDINATOR = Role.CLIENT, Role.BASKET, Role.COORDINATOR
@@ -82,7 +83,7 @@ MAY_SAY: Final[dict[type, frozenset[tuple[Role, Role]]]] = {
 RELAYED: Final = (RosterNotice, RoundConfig, Model, Aborted)
 # These belong to no round, or carry rounds of their own. A model may be an old one that a late member asked for: the
 # open round's config names it by digest.
-_ROUNDLESS: Final = (RosterNotice, ModelRequest, GossipPush, GossipPull, Model)
+_ROUNDLESS: Final = frozenset({RosterNotice, ModelRequest, GossipPush, GossipPull, Model})
 _MODE_OF: Final[dict[type, TrustMode]] = {
     Release: TrustMode.LOCAL,
     TrustedUpdate: TrustMode.CENTRAL,
@@ -330,17 +331,18 @@ class _Bucket:
 
     def take(self, now: float, per_s: float, burst: float) -> bool:
         """Take a token; a clock that goes back gives none."""
-        if math.isinf(per_s):
+        if per_s == math.inf:
             return True
-        gained = max(0.0, now - self.filled_at) * per_s
-        self.tokens = min(burst, self.tokens + gained)
-        self.filled_at = max(now, self.filled_at)
+        if now > self.filled_at:
+            self.tokens = min(burst, self.tokens + (now - self.filled_at) * per_s)
+            self.filled_at = now
         if self.tokens < 1:
             return False
         self.tokens -= 1
         return True
 
 
+_Route = tuple[str, str, type]  # link, author, kind
 _Place = tuple[str, str, str, int]  # author, kind's class name, scope, round
 
 
@@ -356,6 +358,7 @@ class Validator:
         own_id: the member that receives.
         roster: who is who; replaced by `adopt` when the epoch changes.
         limits: bounds.
+        reader: checks signatures.
 
     Attributes:
         counts: refusals by code.
@@ -363,13 +366,17 @@ class Validator:
         num_forgotten: statements and proofs that the bounds pushed out.
     """
 
-    def __init__(self, own_id: str, roster: Roster, limits: ValidatorLimits | None = None) -> None:
+    def __init__(
+        self, own_id: str, roster: Roster, limits: ValidatorLimits | None = None, reader: Reader | None = None
+    ) -> None:
         self._own_id = own_id
+        self._reader = PlainReader() if reader is None else reader
         self._limits = limits or ValidatorLimits()
         self.counts: Counter[Code] = Counter()
         self.proofs: dict[_Place, Equivocation] = {}
         self.num_forgotten = 0
         self._said: dict[_Place, tuple[bytes, Packet]] = {}
+        self._routes: dict[_Route, str] = {}  # that packets may take -> their scope
         self._buckets: dict[str, _Bucket] = {}
         self._asks: dict[str, _Bucket] = {}
         self._pruned_below = 0
@@ -382,6 +389,7 @@ class Validator:
         """
         self._own = roster.member(self._own_id)
         self._roster = roster
+        self._routes = {}
         self._buckets = {name: bucket for name, bucket in self._buckets.items() if name in roster}
         self._asks = {name: bucket for name, bucket in self._asks.items() if name in roster}
         here = (roster.federation, roster.epoch)
@@ -404,12 +412,11 @@ class Validator:
             expected: what the open round lets a packet be; None when no round is open (contributions are refused then).
         """
         fault = (
-            self._check_parties(packet, sender)
-            or self._check_place(packet)
+            self._check_place(packet, sender)
             or self._check_round(packet, expected)
             or self._check_rate(packet, sender, now)
         )
-        if fault is None:
+        if fault is None and type(packet.body) in SIGNED:
             self._prune(expected)
             fault = self._check_content(packet, expected)
         if fault is None:
@@ -436,20 +443,24 @@ class Validator:
             return (Code.NOT_ALLOWED, f"{author_id} belongs to another basket")
         return None
 
-    def _check_place(self, packet: Packet) -> Fault | None:
-        head, roster = packet.header, self._roster
+    def _check_place(self, packet: Packet, sender: str) -> Fault | None:
+        head, roster, route = packet.header, self._roster, (sender, packet.header.sender, type(packet.body))
+        scope = self._routes.get(route)
+        if scope is None:
+            if fault := self._check_parties(packet, sender):
+                return fault
+            scope = self._routes[route] = scope_between(roster.member(head.sender), self._own)
         if head.federation != roster.federation:
             return (Code.FEDERATION, f"of federation {head.federation[:40]!r}")
         # A new roster comes with its new epoch; the operator's signature inside it is what counts.
         # A model of an earlier epoch may be the one that the open round starts from; its hash decides.
-        if head.epoch != roster.epoch and not isinstance(packet.body, RosterNotice | Model):
+        if head.epoch != roster.epoch and type(packet.body) not in (RosterNotice, Model):
             return (Code.STALE_ROSTER, f"of epoch {head.epoch}, here it is {roster.epoch}")
-        scope = scope_between(roster.member(head.sender), self._own)
         return None if head.scope == scope else (Code.SCOPE, f"of scope {head.scope[:40]!r}, not {scope!r}")
 
     def _check_round(self, packet: Packet, expected: Expected | None) -> Fault | None:
         body, round_id = packet.body, packet.header.round_id
-        if isinstance(body, _ROUNDLESS):
+        if type(body) in _ROUNDLESS:
             return None
         if round_id < 0:
             return (Code.RANGE, f"round {round_id}")
@@ -467,10 +478,12 @@ class Validator:
 
     def _check_rate(self, packet: Packet, sender: str, now: float) -> Fault | None:
         limits = self._limits
-        bucket = self._buckets.setdefault(sender, _Bucket(limits.burst, now))
+        bucket = self._buckets.get(sender)
+        if bucket is None:
+            bucket = self._buckets[sender] = _Bucket(limits.burst, now)
         if not bucket.take(now, limits.packets_per_s, limits.burst):
             return (Code.RATE, f"{sender} sends faster than allowed")
-        if not isinstance(packet.body, ModelRequest) or math.isinf(limits.packets_per_s):
+        if type(packet.body) is not ModelRequest or math.isinf(limits.packets_per_s):
             return None
         asks = self._asks.setdefault(sender, _Bucket(limits.model_requests_burst, now))
         if asks.take(now, limits.model_requests_per_s, limits.model_requests_burst):
@@ -478,17 +491,14 @@ class Validator:
         return (Code.RATE, f"{sender} asks for the model faster than allowed")
 
     def _check_content(self, packet: Packet, expected: Expected | None) -> Fault | None:
-        if type(packet.body) not in SIGNED:
-            return None
-        place = _place(packet)
-        digest = body_digest(packet.body)
+        place, digest = _place(packet), digest_in(packet)
         said = self._said.get(place)
         # The signature of a repetition need not be checked: it changes nothing.
         if said is not None and said[0] == digest:
             return (Code.DUPLICATE, f"{place[1]} of {place[0]} in round {place[3]}")
         if said is None and (fault := check_body(packet.body, expected)):
             return fault
-        if not signature_holds(packet, self._roster.keys[place[0]], digest=digest):
+        if not self._reader.holds(packet, self._roster.keys[place[0]]):
             return (Code.SIGNATURE, f"{place[1]} does not carry the signature of {place[0]}")
         if said is not None:
             self._prove(place, Equivocation(said[1], packet))

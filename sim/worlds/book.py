@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from scarcity.federation.codec import kind_of
-from scarcity.federation.effects import Effect, Emit, Entry, ModelMade, Persist, Reject, RoundAborted, Send
+from scarcity.federation.effects import Effect, Emit, Entry, ModelMade, Reject, RoundAborted, Send
 from scarcity.federation.packets import GossipPull, GossipPush, Model, Packet, SecureSum
 from scarcity.node.shell import CoreActor
 from sim.worlds.built import Built
@@ -55,7 +55,7 @@ def size_of(packet: Packet) -> int:
     if isinstance(body, GossipPush):
         return _HEADER_BYTES + sum(map(len, body.items))
     if isinstance(body, GossipPull):
-        return _HEADER_BYTES + 24 * len(body.known)
+        return _HEADER_BYTES + sum(16 + 12 * len(origins) for _, _, origins in body.known)
     if isinstance(body, SecureSum):
         return _HEADER_BYTES + len(body.payload)
     vector = getattr(body, "vector", None)
@@ -100,12 +100,12 @@ class Book:
 
     def sent(self, now: float, member: str, effect: Send) -> None:
         """A packet has left a core; what becomes of it is the network's."""
-        self._checks.effect(member, effect, now)
+        self._checks.sent(member, effect, now)
 
     def wrote(self, now: float, member: str, entry: Entry) -> None:
         """A record is durable."""
         self._trace.note(now, "persist", member, "", f"{entry.kind} {digest_text(entry.payload)}")
-        self._checks.effect(member, Persist(entry), now)
+        self._checks.wrote(member, entry, now)
 
     def said(self, now: float, member: str, effect: Effect) -> None:
         """A core has emitted an event, or refused a packet."""
@@ -120,7 +120,7 @@ class Book:
                 self._counts["models"] += 1
             elif isinstance(event, RoundAborted):
                 self._counts["aborted"] += 1
-            self._checks.effect(member, effect, now)
+            self._checks.emitted(member, event, now)
 
     def up(self, now: float, member: str) -> None:
         """A member has started."""

@@ -17,7 +17,7 @@ import numpy as np
 from scarcity.errors import ConfigError, LocalError
 from scarcity.federation.assembly import Assembly, Seats, round_settings, seat
 from scarcity.federation.client import Learner
-from scarcity.federation.codec import decode_packet, sign_packet, signature_holds
+from scarcity.federation.codec import sign_packet
 from scarcity.federation.coordinator import RoundTerms
 from scarcity.federation.effects import Core
 from scarcity.federation.packets import Body, Header, Model, Packet, RoundSettings, TrustMode, Unit, Update, digest_of
@@ -28,6 +28,7 @@ from sim.chance import Chance, ReproducibleEntropy, reproducible_entropy
 from sim.faults.plan import FaultPlan
 from sim.faults.stage import FaultStage
 from sim.worlds.disk import Disk
+from sim.worlds.reading import SharedReader
 
 FEDERATION = "sim"
 EXECUTORS = ("heap", "loop")
@@ -161,39 +162,6 @@ class WorldConfig:
 
 
 MakeLearner = Callable[[str, int], Learner]
-# Items that a shared reader has in mind: some rounds of a thousand clients.
-_ITEMS = 1 << 14
-
-
-class SharedReader:
-    """Reads what members gossip to one another: each item once in this process, however many members get it.
-
-    Honest, because both are pure functions: the same bytes decode to the same frozen packet, and a signature holds for
-    this very packet and key or it does not. Real members each pay for both; nothing else is saved or left out.
-    """
-
-    def __init__(self) -> None:
-        self._packets: dict[bytes, Packet] = {}
-        self._verdicts: dict[tuple[int, bytes], tuple[Packet, bool]] = {}  # a packet that is held keeps its id()
-
-    def decode(self, encoded: bytes) -> Packet:
-        """Return the packet of canonical bytes; CodecError otherwise."""
-        packet = self._packets.get(encoded)
-        if packet is None:
-            packet = self._packets[encoded] = decode_packet(encoded)
-            if len(self._packets) > _ITEMS:
-                del self._packets[next(iter(self._packets))]
-        return packet
-
-    def holds(self, packet: Packet, public_key: bytes) -> bool:
-        """Say whether the owner of the key signed the packet."""
-        place = (id(packet), public_key)
-        known = self._verdicts.get(place)
-        if known is None:
-            known = self._verdicts[place] = (packet, signature_holds(packet, public_key))
-            if len(self._verdicts) > _ITEMS:
-                del self._verdicts[next(iter(self._verdicts))]
-        return known[1]
 
 
 class _Noted:

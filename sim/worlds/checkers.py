@@ -11,11 +11,11 @@ The promises themselves are in `sim.worlds.safety`, which hold at every instant,
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import attrs
 
-from scarcity.federation.effects import Core, Effect, Emit, Persist, Send
+from scarcity.federation.effects import Core, Entry, Event, Send
 from sim.worlds.built import Built
 from sim.worlds.result import Violation
 
@@ -25,8 +25,7 @@ class Died:
     """A member crashed."""
 
 
-@attrs.frozen
-class Seen:
+class Seen(NamedTuple):
     """What a checker is told: `what` is a Send, an Entry of a journal, an event, or Died."""
 
     member: str
@@ -98,20 +97,24 @@ class Checks:
             for key in checker.watches:
                 self.table[key] = (*self.table.get(key, ()), checker)
 
-    def effect(self, member: str, effect: Effect, at: float) -> None:
-        """Tell of an effect that was carried out."""
-        key: type | str
-        what: Any
-        if isinstance(effect, Send):
-            key, what = type(effect.packet.body), effect
-        elif isinstance(effect, Persist):
-            key, what = effect.entry.kind, effect.entry
-        elif isinstance(effect, Emit):
-            key, what = type(effect.event), effect.event
-        else:
-            return
-        for checker in self.table.get(key, ()):
-            self._keep(checker, member, at, checker.note(Seen(member, what, at)))
+    def sent(self, member: str, send: Send, at: float) -> None:
+        """Tell of a packet that has left a core."""
+        self._tell(type(send.packet.body), member, send, at)
+
+    def wrote(self, member: str, entry: Entry, at: float) -> None:
+        """Tell of a record that is durable."""
+        self._tell(entry.kind, member, entry, at)
+
+    def emitted(self, member: str, event: Event, at: float) -> None:
+        """Tell of an event."""
+        self._tell(type(event), member, event, at)
+
+    def _tell(self, key: type | str, member: str, what: Any, at: float) -> None:
+        told = self.table.get(key)
+        if told is not None:
+            seen = Seen(member, what, at)
+            for checker in told:
+                self._keep(checker, member, at, checker.note(seen))
 
     def died(self, member: str, at: float) -> None:
         """Tell of a crash."""

@@ -36,7 +36,7 @@ PACKETS = [
         Unprotected(b"", np.linspace(0, 1, 4), 1),
         Model(3, b"s", np.ones(3), 4.0, 2, 0.5, b"c" * 32),
         RoundConfig(RoundSettings(), NoiseTerms(), b"", 4, b"r" * 32, b""),
-        GossipPull((("model", "coordinator", 3), ("release", "hospital_1", 2))),
+        GossipPull((("model", 3, ("coordinator",)), ("release", 2, ("hospital_1", "hospital_2")))),
     )
 ]
 ENCODED = [encode_packet(packet) for packet in PACKETS]

@@ -134,7 +134,9 @@ def bodies(mode: str) -> st.SearchStrategy[Body]:
         st.builds(Model, rounds, hashes, float_vectors, floats, st.integers(-1, 9), floats, hashes),
         st.builds(GossipPush, st.lists(st.binary(max_size=50), max_size=3).map(tuple)),
         st.lists(st.sampled_from([encode_packet(p) for p in old]), max_size=4).map(lambda i: GossipPush(tuple(i))),
-        st.lists(st.tuples(texts, st.sampled_from(MEMBERS), rounds), max_size=4).map(lambda k: GossipPull(tuple(k))),
+        st.lists(st.tuples(texts, rounds, st.lists(st.sampled_from(MEMBERS), max_size=3).map(tuple)), max_size=4).map(
+            lambda known: GossipPull(tuple(known))
+        ),
     )
 
 

@@ -16,6 +16,7 @@ from scarcity.federation.codec import sign_packet
 from scarcity.federation.gossip import GossipLimits, GossipProtocol, PeerSampler
 from scarcity.federation.gossip.sampler import keyed_permutation
 from scarcity.federation.packets import GossipPush, Header, Packet, Release, TrustMode, basket_scope
+from scarcity.federation.reader import PlainReader, item_of
 from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id
 
 KEY = b"sixteen bytes or more"
@@ -129,10 +130,10 @@ def release_of(name: str, key: SigningKey, vector: list[int], round_id: int = 1)
     return sign_packet(header, Release(b"", np.array(vector), 1), key)
 
 
-def gossip_of(name: str, roster: Roster, limits: GossipLimits | None = None) -> GossipProtocol:
+def gossip_of(name: str, roster: Roster, reader: PlainReader | None = None) -> GossipProtocol:
     peers = [member.id for member in roster.members if member.role is not Role.COORDINATOR]
     sampler = PeerSampler(name, peers, KEY, 3)
-    return GossipProtocol(name, roster, "d", TrustMode.LOCAL, sampler=sampler, limits=limits)
+    return GossipProtocol(name, roster, "d", TrustMode.LOCAL, sampler=sampler, reader=reader)
 
 
 def run_period(nodes: dict[str, GossipProtocol], liars: frozenset[str]) -> None:
@@ -152,17 +153,18 @@ def test_all_releases_reach_all_honest_members_though_a_fifth_answers_with_garba
     roster, keys = small_basket(40)
     names = [basket_id("d"), *NAMES[:40]]
     liars = frozenset(NAMES[:num_liars])
-    nodes = {name: gossip_of(name, roster) for name in names}
+    readers = {name: PlainReader() for name in names}
+    nodes = {name: gossip_of(name, roster, readers[name]) for name in names}
     honest = [name for name in NAMES[:40] if name not in liars]
     for index, name in enumerate(honest):
-        nodes[name].offer(release_of(name, keys[name], [index + 1, 2, 3]))
+        nodes[name].offer(item_of(release_of(name, keys[name], [index + 1, 2, 3])))
     for _ in range(6):
         run_period(nodes, liars)
     for name in names:
         if name not in liars:
             assert [packet.header.sender for packet in nodes[name].local_view(1)] == honest
             # Each signature is checked once; one's own is not checked at all.
-            assert nodes[name].counts["verified"] == len(honest) - (name in honest)
+            assert readers[name].num_verified == len(honest) - (name in honest)
 
 
 def test_the_same_conversation_gives_the_same_messages() -> None:
@@ -170,7 +172,7 @@ def test_the_same_conversation_gives_the_same_messages() -> None:
         roster, keys = small_basket(6)
         nodes = {name: gossip_of(name, roster) for name in [basket_id("d"), *NAMES[:6]]}
         for name in NAMES[:6]:
-            nodes[name].offer(release_of(name, keys[name], [1, 2]))
+            nodes[name].offer(item_of(release_of(name, keys[name], [1, 2])))
         said = []
         for _ in range(3):
             said += [item for node in nodes.values() for _, body in node.push() for item in body.items]

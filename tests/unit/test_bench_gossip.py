@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from scarcity.federation.assembly import Assembly, round_settings, seat
-from scarcity.federation.codec import encode_packet
 from scarcity.federation.gossip import gossip_of
-from scarcity.federation.gossip.exchange import item_key
 from scarcity.federation.hierarchical import HierarchicalFederation, HierarchicalFederationConfig
 from scarcity.federation.packets import Release, basket_scope
 from scarcity.federation.privacy_guard import PrivacyParams
+from scarcity.federation.reader import item_of
 from sim.chance import reproducible_entropy
 
 
@@ -25,11 +24,9 @@ def test_one_encoding_of_a_contribution_serves_journal_and_gossip() -> None:
     seats = seat(assembly, [("c", "d")])
     gossip = gossip_of(seats.identity("c"), assembly.settings, assembly.entropy)
     packet = seats.identity("c").say(basket_scope("d"), 1, Release(b"", np.arange(3), 1))
-    encoded = encode_packet(packet)
-    gossip.offer(packet, encoded)
-    held = gossip.exchange.item(item_key(packet))
-    assert held is not None
-    assert held.encoded is encoded
+    item = item_of(packet)
+    gossip.offer(item)
+    assert gossip.exchange.held[item.key].encoded is item.encoded
 
 
 def test_the_views_that_a_gossip_period_reports_are_those_that_can_be_had() -> None:

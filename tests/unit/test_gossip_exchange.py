@@ -15,6 +15,7 @@ from scarcity.errors import ConfigError
 from scarcity.federation.codec import encode_packet, sign_packet
 from scarcity.federation.gossip import Exchange, ExchangeLimits, MaterialityDetector, Outcome, ReleasedView
 from scarcity.federation.packets import Header, Model, Packet, Release
+from scarcity.federation.reader import Item, item_of
 from scarcity.federation.roster import COORDINATOR
 
 KEYS = {name: SigningKey(name.encode().ljust(32)) for name in ("a", "b", "c", COORDINATOR)}
@@ -35,11 +36,11 @@ SIZE = len(encode_packet(release("a", 1)))
 
 def test_the_newest_round_wins() -> None:
     held = Exchange()
-    assert held.add(release("a", 1)) is Outcome.NEW
-    assert held.add(release("a", 1)) is Outcome.DUPLICATE
-    assert held.add(release("a", 3)) is Outcome.NEW
-    assert held.add(release("a", 2)) is Outcome.OLDER
-    assert held.digest() == (("release", "a", 3),)
+    assert held.add(item_of(release("a", 1))) is Outcome.NEW
+    assert held.add(item_of(release("a", 1))) is Outcome.DUPLICATE
+    assert held.add(item_of(release("a", 3))) is Outcome.NEW
+    assert held.add(item_of(release("a", 2))) is Outcome.OLDER
+    assert held.digest() == (("release", 3, ("a",)),)
     assert held.releases(3) == (release("a", 3),)
     assert held.releases(1) == ()
 
@@ -47,8 +48,8 @@ def test_the_newest_round_wins() -> None:
 def test_models_and_releases_of_all_origins_stand_side_by_side_in_order() -> None:
     held = Exchange()
     for packet in (release("b", 2), model(1), release("a", 2)):
-        held.add(packet)
-    assert held.digest() == (("model", COORDINATOR, 1), ("release", "a", 2), ("release", "b", 2))
+        held.add(item_of(packet))
+    assert held.digest() == (("model", 1, (COORDINATOR,)), ("release", 2, ("a", "b")))
     assert [packet.header.sender for packet in held.releases(2)] == ["a", "b"]
     assert held.get(("model", COORDINATOR)) == model(1)
 
@@ -56,39 +57,44 @@ def test_models_and_releases_of_all_origins_stand_side_by_side_in_order() -> Non
 def test_an_equivocation_keeps_both_as_proof_and_uses_neither() -> None:
     held = Exchange()
     one, two = release("a", 2), release("a", 2, value=9)
-    held.add(one)
-    assert held.add(two) is Outcome.EQUIVOCATION
+    held.add(item_of(one))
+    assert held.add(item_of(two)) is Outcome.EQUIVOCATION
     assert held.get(("release", "a")) is None
     assert held.releases(2) == ()
     assert (held.proofs["release", "a"].first, held.proofs["release", "a"].second) == (one, two)
     for packet in (one, two, release("a", 2, value=7)):
-        assert held.add(packet) is Outcome.EQUIVOCATION
-    assert held.add(release("a", 1)) is Outcome.OLDER
+        assert held.add(item_of(packet)) is Outcome.EQUIVOCATION
+    assert held.add(item_of(release("a", 1))) is Outcome.OLDER
     assert len(held) == 0
     assert held.size_bytes == 0
 
 
 def test_a_barred_item_stands_in_the_digest_so_that_nobody_sends_it_again() -> None:
     held = Exchange()
-    held.add(release("a", 2))
-    held.add(release("a", 2, value=9))
-    assert held.digest() == (("release", "a", 2),)
-    assert held.add(release("a", 3)) is Outcome.NEW
-    assert held.digest() == (("release", "a", 3),)
+    held.add(item_of(release("a", 2)))
+    held.add(item_of(release("a", 2, value=9)))
+    assert held.digest() == (("release", 2, ("a",)),)
+    assert held.add(item_of(release("a", 3))) is Outcome.NEW
+    assert held.digest() == (("release", 3, ("a",)),)
 
 
 def test_another_signature_over_the_same_body_is_the_same_item() -> None:
     held = Exchange()
-    held.add(release("a", 1))
-    assert held.add(attrs.evolve(release("a", 1), signature=b"x" * 64)) is Outcome.DUPLICATE
+    held.add(item_of(release("a", 1)))
+    assert held.add(item_of(attrs.evolve(release("a", 1), signature=b"x" * 64))) is Outcome.DUPLICATE
 
 
 def test_a_peer_gets_what_it_lacks_models_first() -> None:
     held = Exchange()
     for packet in (release("a", 2), release("b", 3), model(1)):
-        held.add(packet)
+        held.add(item_of(packet))
     assert [item.packet for item in held.missing_for(())] == [model(1), release("b", 3), release("a", 2)]
-    known = (("release", "a", 1), ("release", "b", 3), ("model", COORDINATOR, 9), ("release", "stranger", 5))
+    known = (
+        ("release", 1, ("a",)),
+        ("release", 3, ("b",)),
+        ("model", 9, (COORDINATOR,)),
+        ("release", 5, ("stranger",)),
+    )
     assert [item.packet for item in held.missing_for(known)] == [release("a", 2)]
     assert held.missing_for(held.digest()) == ()
 
@@ -97,14 +103,14 @@ def test_a_message_is_bounded_in_items_and_in_bytes() -> None:
     for limits in (ExchangeLimits(message_items=2), ExchangeLimits(message_bytes=2 * SIZE + 5)):
         held = Exchange(limits)
         for origin in "abc":
-            held.add(release(origin, 1))
+            held.add(item_of(release(origin, 1)))
         assert [item.packet.header.sender for item in held.missing_for(())] == ["a", "b"]
-        assert [item.packet.header.sender for item in held.missing_for(held.digest()[:2])] == ["c"]
+        assert [item.packet.header.sender for item in held.missing_for((("release", 1, ("a", "b")),))] == ["c"]
 
 
 def test_an_item_that_no_message_can_carry_is_held_and_counted() -> None:
     held = Exchange(ExchangeLimits(message_bytes=SIZE - 1))
-    assert held.add(release("a", 1)) is Outcome.NEW
+    assert held.add(item_of(release("a", 1))) is Outcome.NEW
     assert held.num_oversized == 1
     assert held.missing_for(()) == ()
 
@@ -112,25 +118,25 @@ def test_an_item_that_no_message_can_carry_is_held_and_counted() -> None:
 @pytest.mark.parametrize("limits", [ExchangeLimits(max_items=2), ExchangeLimits(max_bytes=2 * SIZE)])
 def test_older_rounds_make_room_and_newer_ones_do_not(limits: ExchangeLimits) -> None:
     held = Exchange(limits)
-    held.add(release("a", 1))
-    held.add(release("b", 2))
-    assert held.add(release("c", 1)) is Outcome.FULL
-    assert held.add(release("c", 2)) is Outcome.NEW
-    assert held.digest() == (("release", "b", 2), ("release", "c", 2))
+    held.add(item_of(release("a", 1)))
+    held.add(item_of(release("b", 2)))
+    assert held.add(item_of(release("c", 1))) is Outcome.FULL
+    assert held.add(item_of(release("c", 2))) is Outcome.NEW
+    assert held.digest() == (("release", 2, ("b", "c")),)
     assert held.num_evicted == 1
     assert held.counts[Outcome.FULL] == 1
-    assert held.add(release("b", 3)) is Outcome.NEW
+    assert held.add(item_of(release("b", 3))) is Outcome.NEW
     assert held.size_bytes == 2 * SIZE
 
 
 def test_origins_that_left_are_dropped() -> None:
     held = Exchange()
     for packet in (release("a", 1), release("b", 1), release("b", 1, value=5)):
-        held.add(packet)
+        held.add(item_of(packet))
     held.retain(["a", "b"], epoch=1)
-    assert held.digest() == (("release", "a", 1), ("release", "b", 1))
+    assert held.digest() == (("release", 1, ("a", "b")),)
     held.retain(["a"], epoch=1)
-    assert held.digest() == (("release", "a", 1),)
+    assert held.digest() == (("release", 1, ("a",)),)
     held.retain(["a"], epoch=2)
     assert held.digest() == ()
     assert held.size_bytes == 0
@@ -143,7 +149,7 @@ PACKETS = [release(origin, round_id) for origin in "ab" for round_id in (1, 2)] 
 def test_the_order_of_arrival_does_not_matter(packets: list[Packet]) -> None:
     held = Exchange()
     for packet in packets:
-        held.add(packet)
+        held.add(item_of(packet))
     assert held.packets() == (model(2), release("a", 2), release("b", 2))
     assert held.size_bytes == sum(len(encode_packet(packet)) for packet in held.packets())
 
@@ -152,18 +158,17 @@ def test_an_equivocation_is_found_in_every_order() -> None:
     for packets in permutations([release("a", 1), release("a", 2), release("a", 2, value=9)]):
         held = Exchange()
         for packet in packets:
-            held.add(packet)
-        assert held.digest() == (("release", "a", 2),)
+            held.add(item_of(packet))
+        assert held.digest() == (("release", 2, ("a",)),)
         assert held.packets() == ()
 
 
 def test_what_changes_nothing_is_known() -> None:
     held = Exchange()
-    held.add(release("a", 2))
+    held.add(item_of(release("a", 2)))
     for packet, known in ((release("a", 2), True), (release("a", 1), True), (release("a", 3), False)):
-        assert held.knows(packet, encode_packet(packet)) is known
-    other = release("a", 2, value=9)
-    assert not held.knows(other, encode_packet(other))
+        assert (held.unknown([item_of(packet)]) == []) is known
+    assert len(held.unknown([item_of(release("a", 2, value=9))])) == 1
 
 
 @pytest.mark.parametrize("field", ["max_items", "max_bytes", "message_items", "message_bytes"])
@@ -175,10 +180,13 @@ def test_limits_must_be_positive(field: str) -> None:
 # Materiality.
 
 
+def vector_of(*vector: int) -> Item:
+    return item_of(Packet(Header("f", 1, "basket/d", 1, "a"), Release(b"", np.array(vector), 1)))
+
+
 def view_of(*vectors: list[int]) -> ReleasedView:
     view = ReleasedView()
-    for vector in vectors:
-        view.add(np.array(vector))
+    view.follow(vector_of(*vector) for vector in vectors)
     return view
 
 
@@ -207,19 +215,34 @@ def test_one_enormous_vector_cannot_hide_what_others_say() -> None:
     assert MaterialityDetector(0.1).is_material(before, after)
 
 
-def test_what_was_added_can_be_taken_out_again() -> None:
-    view = view_of([3, 4], [-(2**63), 1], [0, 0])
-    view.remove(np.array([-(2**63), 1]))
-    view.remove(np.array([0, 0]))
-    mean = view.mean()
-    assert mean is not None
-    assert mean == pytest.approx([0.6, 0.8])
-    view.remove(np.array([3, 4]))
+def test_a_view_follows_what_comes_and_goes() -> None:
+    view, first, huge, nothing = ReleasedView(), vector_of(3, 4), vector_of(-(2**63), 1), vector_of(0, 0)
+    assert view.follow([first, huge, nothing]) == [first, huge, nothing]
+    assert view.follow([first]) == []
+    assert view.mean() == pytest.approx([0.6, 0.8])
+    assert view.follow([]) == []
     assert view.mean() is None
-    view.remove(np.array([1, 0, 0]))
-    assert view.mean() is None
-    view.add(np.array([1, 0, 0]))
-    assert view.mean() is not None
+    other = vector_of(1, 0, 0)
+    assert view.follow([other]) == [other]
+    assert view.mean() == pytest.approx([1, 0, 0])
+
+
+VECTORS = [vector_of(*vector) for vector in ((1, 2), (-3, 4), (0, 0), (2**62, 5), (1, 2, 3), (7, -7))]
+
+
+@given(st.lists(st.sets(st.sampled_from(range(len(VECTORS)))), max_size=6))
+def test_a_view_is_the_mean_direction_of_what_is_held_however_it_came_to_that(steps: list[set[int]]) -> None:
+    view = ReleasedView()
+    for step in steps:
+        held = [VECTORS[at] for at in sorted(step)]
+        view.follow(held)
+        mean = view.mean()
+        assert (mean is None) is (not held)
+        if mean is not None and mean.shape == (2,):
+            raw = [item.packet.body.vector for item in held]  # type: ignore[union-attr]  # all are releases
+            rows = [np.asarray(v, dtype=np.float64) for v in raw if v.shape == (2,)]
+            directions = [row / max(np.linalg.norm(row), 1e-300) for row in rows]
+            assert mean == pytest.approx(np.mean(directions, axis=0), abs=1e-12)
 
 
 def test_a_vector_of_another_shape_is_left_out_of_the_view() -> None:

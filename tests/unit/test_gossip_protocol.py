@@ -17,6 +17,7 @@ from scarcity.federation.gossip import (
     MaterialityDetector,
     Outcome,
     PeerSampler,
+    Received,
 )
 from scarcity.federation.packets import (
     LAYER2,
@@ -30,6 +31,7 @@ from scarcity.federation.packets import (
     Unprotected,
     basket_scope,
 )
+from scarcity.federation.reader import PlainReader, Reader, item_of
 from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id
 from scarcity.federation.validator import Code, Expected, code_of
 
@@ -55,6 +57,7 @@ def gossip(
     threshold: float = 0.01,
     limits: GossipLimits | None = None,
     exchange: Exchange | None = None,
+    reader: Reader | None = None,
 ) -> GossipProtocol:
     return GossipProtocol(
         own_id,
@@ -65,7 +68,12 @@ def gossip(
         exchange=exchange,
         detector=MaterialityDetector(threshold),
         limits=limits,
+        reader=reader,
     )
+
+
+def brought(received: Received) -> tuple[Packet, ...]:
+    return tuple(item.packet for item in received.new)
 
 
 def release(origin: str, vector: tuple[int, ...] = (1, 2), round_id: int = 1) -> Packet:
@@ -85,7 +93,7 @@ def push_of(*packets: Packet) -> GossipPush:
 def test_ones_own_item_is_pushed_to_other_members_and_then_cools_down() -> None:
     node = gossip(limits=GossipLimits(hot_pushes=2))
     assert node.push() == []
-    assert node.offer(release("a")) is Outcome.NEW
+    assert node.offer(item_of(release("a"))) is Outcome.NEW
     for _ in range(2):
         pushes = node.push()
         assert len({peer for peer, _ in pushes}) == 3
@@ -97,17 +105,18 @@ def test_ones_own_item_is_pushed_to_other_members_and_then_cools_down() -> None:
 def test_what_is_learnt_is_pushed_on_as_the_same_bytes() -> None:
     node = gossip()
     received = node.receive_push(push_of(release("b"), model()), "c")
-    assert received.new == (release("b"), model())
+    assert brought(received) == (release("b"), model())
     assert received.rejects == ()
     assert node.push()[0][1] == push_of(model(), release("b"))
 
 
 def test_what_is_known_is_neither_verified_nor_reported_again() -> None:
-    node = gossip()
+    reader = PlainReader()
+    node = gossip(reader=reader)
     node.receive_push(push_of(release("b", round_id=2)), "c")
     received = node.receive_push(push_of(release("b", round_id=2), release("b", round_id=1)), "e")
     assert (received.new, received.rejects) == ((), ())
-    assert node.counts["verified"] == 1
+    assert reader.num_verified == 1
     assert node.counts["known"] == 2
 
 
@@ -130,35 +139,35 @@ def test_a_model_and_ones_own_release_are_pushed_whatever_the_view() -> None:
     node.receive_push(push_of(release("b", (1, 0))), "b")
     node.push()
     node.push()
-    node.offer(release("a", (1, 0)))
-    node.offer(model())
+    node.offer(item_of(release("a", (1, 0))))
+    node.offer(item_of(model()))
     assert node.push()[0][1] == push_of(model(), release("a", (1, 0)))
 
 
 def test_a_newer_item_takes_the_place_of_one_that_is_still_hot() -> None:
     node = gossip()
-    node.offer(release("a", round_id=1))
-    node.offer(release("a", round_id=2))
+    node.offer(item_of(release("a", round_id=1)))
+    node.offer(item_of(release("a", round_id=2)))
     assert node.push()[0][1] == push_of(release("a", round_id=2))
 
 
 def test_pull_brings_exactly_what_is_missing() -> None:
     one, two = gossip("a"), gossip("b")
-    one.offer(release("a"))
-    one.offer(model(round_id=2))
-    two.offer(model(round_id=1))
-    two.offer(release("b"))
+    one.offer(item_of(release("a")))
+    one.offer(item_of(model(round_id=2)))
+    two.offer(item_of(model(round_id=1)))
+    two.offer(item_of(release("b")))
     (_, digest), *_ = two.pull()
-    assert digest == GossipPull((("model", COORDINATOR, 1), ("release", "b", 1)))
+    assert digest == GossipPull((("model", 1, (COORDINATOR,)), ("release", 1, ("b",))))
     answer = one.answer_pull(digest, "b")
     assert answer is not None
-    assert two.receive_push(answer, "a").new == (model(round_id=2), release("a"))
+    assert brought(two.receive_push(answer, "a")) == (model(round_id=2), release("a"))
     assert one.answer_pull(two.pull()[0][1], "b") is None
 
 
 def test_the_local_view_is_the_contributions_of_one_round_by_origin() -> None:
     node = gossip()
-    node.offer(model())
+    node.offer(item_of(model()))
     node.receive_push(push_of(release("c"), release("b"), release("e", round_id=2)), "c")
     assert [packet.header.sender for packet in node.local_view(1)] == ["b", "c"]
 
@@ -169,7 +178,7 @@ def test_each_trust_mode_carries_its_contributions_and_models(mode: TrustMode) -
     clean = sign_packet(header, Unprotected(b"", np.ones(2), 1), KEYS["b"])
     received = gossip(mode=mode).receive_push(push_of(release("b"), clean, model()), "b")
     carried = {TrustMode.LOCAL: release("b"), TrustMode.NONE: clean}
-    assert received.new == ((carried[mode], model()) if mode in carried else (model(),))
+    assert brought(received) == ((carried[mode], model()) if mode in carried else (model(),))
     assert {code_of(refusal) for refusal in received.rejects} == {Code.NOT_ALLOWED}
 
 
@@ -198,21 +207,22 @@ def test_members_that_left_take_their_items_along() -> None:
     node.adopt(Roster("fed", 2, members))
     assert node.exchange.packets() == (model(),)
     assert node.push()[0][1] == push_of(model())
-    assert gossip("c").receive_push(push_of(model()), "a").new == (model(),)
+    assert brought(gossip("c").receive_push(push_of(model()), "a")) == (model(),)
 
 
 def test_every_bound_holds_and_is_counted() -> None:
-    node = gossip(limits=GossipLimits(push_items=2, known_entries=1, verdicts=1))
+    reader = PlainReader(verdicts=1)
+    node = gossip(limits=GossipLimits(push_items=2, known_entries=1), reader=reader)
     received = node.receive_push(push_of(release("b"), release("c"), release("e")), "b")
-    assert received.new == (release("b"), release("c"))
-    assert (node.counts["push_items"], node.counts["verdicts"]) == (1, 1)
-    node.answer_pull(GossipPull((("release", "b", 1), ("release", "c", 1))), "b")
+    assert brought(received) == (release("b"), release("c"))
+    assert (node.counts["push_items"], reader.num_forgotten) == (1, 1)
+    node.answer_pull(GossipPull((("release", 1, ("b", "c")),)), "b")
     assert node.counts["known_entries"] == 1
 
 
 def test_a_peer_that_asks_again_and_again_is_answered_a_few_times_a_period() -> None:
     node = gossip(limits=GossipLimits(answers=2))
-    node.offer(release("a"))
+    node.offer(item_of(release("a")))
     for _ in range(2):
         answers = [node.answer_pull(GossipPull(()), "b") is not None for _ in range(4)]
         assert answers == [True, True, False, False]
@@ -237,7 +247,7 @@ def test_more_hot_items_than_a_message_takes_go_out_in_turn() -> None:
 def test_a_member_without_peers_is_quiet() -> None:
     alone = Roster("fed", 1, tuple(m for m in ROSTER.members if m.id in {COORDINATOR, "a"}))
     node = GossipProtocol("a", alone, "d", TrustMode.LOCAL, sampler=PeerSampler("a", [], b"k" * 16, 3))
-    node.offer(release("a"))
+    node.offer(item_of(release("a")))
     assert node.push() == []
     assert node.pull() == []
 

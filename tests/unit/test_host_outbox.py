@@ -58,7 +58,7 @@ def path(tmp_path: Path) -> Path:
 def fill(path: Path, count: int = 4) -> list[bytes]:
     outbox = opened(path)
     for index in range(count):
-        note(outbox, GossipPull((("release", f"c{index}", index),)))
+        note(outbox, GossipPull((("release", index, (f"c{index}",)),)))
     outbox.close()
     return path.read_bytes().splitlines(keepends=True)
 

@@ -23,7 +23,7 @@ from scarcity.federation.layers import (
     model_of_sum,
     view_of,
 )
-from scarcity.federation.packets import Aggregate, BasketReport, Model, Release, RoundConfig
+from scarcity.federation.packets import Aggregate, BasketReport, Header, Model, Packet, Release, RoundConfig
 from scarcity.federation.roster import COORDINATOR
 from tests.federation_world import World, agent_of
 
@@ -126,15 +126,19 @@ def test_sums_of_records_stay_integers_in_lattice_units_in_mode_none() -> None:
 
 
 def test_a_model_belongs_to_its_round_or_to_the_one_that_the_config_starts_from() -> None:
+    def belongs(model: Model, round_id: int, config: RoundConfig) -> bool:
+        said = Packet(Header("f", 1, "layer2", model.round_id, "coordinator"), model)
+        return model_belongs(said, Packet(Header("f", 1, "layer2", round_id, "coordinator"), config))
+
     config = config_of()
     model = Model(3, b"", np.zeros(4), 1.0, 1, 0.0, body_digest(config))
-    assert model_belongs(model, 3, config)
-    assert not model_belongs(attrs.evolve(model, config_hash=bytes(32)), 3, config)
-    assert not model_belongs(model, 4, config)
-    assert not model_belongs(model, 2, config)
+    assert belongs(model, 3, config)
+    assert not belongs(attrs.evolve(model, config_hash=bytes(32)), 3, config)
+    assert not belongs(model, 4, config)
+    assert not belongs(model, 2, config)
     later = attrs.evolve(config, model_hash=body_digest(model))
-    assert model_belongs(model, 4, later)
-    assert not model_belongs(attrs.evolve(model, weight=2.0), 4, later)
+    assert belongs(model, 4, later)
+    assert not belongs(attrs.evolve(model, weight=2.0), 4, later)
 
 
 def test_a_view_is_the_baskets_rule_and_waits_for_enough() -> None:

@@ -11,11 +11,12 @@ import sim
 from scarcity.errors import CodecError, ConfigError
 from scarcity.federation.codec import encode_packet
 from scarcity.federation.effects import Entry
-from scarcity.federation.identity import PlainReader
 from scarcity.federation.packets import Declined
 from scarcity.federation.privacy_guard import LEDGER
-from sim.worlds.built import SharedReader, WorldConfig, build
+from scarcity.federation.reader import PlainReader
+from sim.worlds.built import WorldConfig, build
 from sim.worlds.disk import Disk
+from sim.worlds.reading import SharedReader
 from sim.worlds.trace import Trace, TraceEvent
 from sim.worlds.world import World
 
@@ -132,12 +133,26 @@ def test_a_shared_reader_reads_as_a_plain_one_does_whatever_it_has_read_before()
     for _ in range(2):
         for packet in (sound, forged):
             encoded = encode_packet(packet)
-            assert shared.decode(encoded) == plain.decode(encoded) == packet
+            assert shared.item(encoded).packet == plain.item(encoded).packet == packet
+            assert shared.item_of(packet).encoded == plain.item_of(packet).encoded == encoded
             for public_key in (key, other_key):
-                read = shared.decode(encoded)
-                assert shared.holds(read, public_key) == plain.holds(packet, public_key)
+                item = shared.item(encoded)
+                assert shared.holds(item.packet, public_key) == plain.holds(packet, public_key)
+                assert shared.item_holds(item, public_key) == plain.item_holds(item, public_key)
         with pytest.raises(CodecError):
-            shared.decode(b"nothing")
+            shared.item(b"nothing")
+
+
+def test_what_a_member_has_signed_holds_for_its_own_key_and_for_no_other() -> None:
+    world = build(WorldConfig(clients=4))
+    own, other = world.seats.keys["c0000"], world.seats.keys["c0001"]
+    shared = SharedReader()
+    packet = world.seats.identity("c0000").say("basket/basket-0", 1, Declined("no"))
+    shared.signed(packet, own)
+    assert shared.holds(packet, own.verify_key.encode())
+    assert not shared.holds(packet, other.verify_key.encode())
+    # Another packet is another one, however alike.
+    assert not shared.holds(attrs.evolve(packet, signature=bytes(64)), own.verify_key.encode())
 
 
 def test_the_public_names_are_where_the_package_says() -> None:

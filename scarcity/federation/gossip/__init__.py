@@ -1,6 +1,6 @@
 """Gossip inside a basket: signed items spread by push and pull."""
 
-from scarcity.federation.gossip.exchange import Exchange, ExchangeLimits, Item, Outcome, item_key
+from scarcity.federation.gossip.exchange import Exchange, ExchangeLimits, Outcome
 from scarcity.federation.gossip.materiality import MaterialityDetector, ReleasedView
 from scarcity.federation.gossip.protocol import GossipLimits, GossipProtocol, Received, gossip_of
 from scarcity.federation.gossip.sampler import PeerSampler
@@ -10,12 +10,10 @@ __all__ = [
     "ExchangeLimits",
     "GossipLimits",
     "GossipProtocol",
-    "Item",
     "MaterialityDetector",
     "Outcome",
     "PeerSampler",
     "Received",
     "ReleasedView",
     "gossip_of",
-    "item_key",
 ]

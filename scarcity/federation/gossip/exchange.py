@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Final
 
 import attrs
 
 from scarcity.errors import ConfigError
-from scarcity.federation.codec import body_digest, encode_packet, kind_of
-from scarcity.federation.packets import CONTRIBUTIONS, Packet
+from scarcity.federation.codec import body_digest
+from scarcity.federation.packets import Packet
+from scarcity.federation.reader import Item, Key
 from scarcity.federation.validator import Equivocation
 
-Key = tuple[str, str]  # kind, origin
+_MODEL: Final = "model"  # its kind
+Known = tuple[tuple[str, int, tuple[str, ...]], ...]  # (kind, round, origins), as in `GossipPull`
 
 
 class Outcome(enum.Enum):
@@ -57,28 +61,14 @@ class ExchangeLimits:
     message_bytes: int = attrs.field(default=3 << 20, validator=_positive)
 
 
-@attrs.frozen(eq=False)
-class Item:
-    """A signed packet and its canonical bytes, which are what travels."""
-
-    packet: Packet
-    encoded: bytes
-
-    @property
-    def round_id(self) -> int:
-        """The round it is of."""
-        return self.packet.header.round_id
-
-
-def item_key(packet: Packet) -> Key:
-    """Return (kind, origin), of which the newest round is held."""
-    return (kind_of(packet.body), packet.header.sender)
-
-
-def _age_order(held: tuple[Key, Item]) -> tuple[int, bool, Key]:
+def _age_order(item: Item) -> tuple[int, bool, Key]:
     """Order of eviction: oldest round first, Models last in it, then by key, so that it does not depend on arrival."""
-    key, item = held
-    return (item.round_id, not isinstance(item.packet.body, CONTRIBUTIONS), key)
+    return (item.round_id, not item.is_contribution, item.key)
+
+
+def _need_order(place: tuple[str, int]) -> tuple[bool, int, str]:
+    """Order of an answer: Models first, then newest rounds."""
+    return (place[0] != _MODEL, -place[1], place[0])
 
 
 class Exchange:
@@ -95,6 +85,7 @@ class Exchange:
         self._limits = limits or ExchangeLimits()
         self._items: dict[Key, Item] = {}
         self._encoded: set[bytes] = set()  # of the items
+        self._rounds: dict[tuple[str, int], dict[str, Item]] = {}  # the items by (kind, round), then origin
         self._size_bytes = 0
         self.counts: Counter[Outcome] = Counter()
         self.num_evicted = 0
@@ -109,112 +100,165 @@ class Exchange:
         """Encoded bytes held."""
         return self._size_bytes
 
-    def add(self, packet: Packet, encoded: bytes | None = None) -> Outcome:
-        """Hold a verified packet if it is the newest of its (kind, origin).
+    @property
+    def encoded(self) -> AbstractSet[bytes]:
+        """The very bytes that are held: most of a push is known, and need not even be decoded."""
+        return self._encoded
 
-        Args:
-            packet: of a kind that gossip carries.
-            encoded: its canonical bytes, if at hand.
-        """
-        item = Item(packet, encode_packet(packet) if encoded is None else encoded)
-        outcome = self._add(item_key(packet), item)
+    def add(self, item: Item) -> Outcome:
+        """Hold a verified item, of a kind that gossip carries, if it is the newest of its (kind, origin)."""
+        outcome = self._add(item, self._items.get(item.key))
         self.counts[outcome] += 1
         return outcome
 
-    def holds(self, encoded: bytes) -> bool:
-        """Say whether these very bytes are held, so that they need not even be decoded: most of a push is known."""
-        return encoded in self._encoded
+    def add_all(self, items: Collection[Item]) -> tuple[list[Item], list[Equivocation]]:
+        """Add verified items one after another; return which are new, and the equivocations found."""
+        held, limits = self._items, self._limits
+        added_bytes = sum([len(item.encoded) for item in items])
+        roomy = self._size_bytes + added_bytes <= limits.max_bytes and len(held) + len(items) <= limits.max_items
+        nothing_odd = roomy and added_bytes <= limits.message_bytes and not self.proofs
+        new: list[Item] = []
+        found: list[Equivocation] = []
+        for item in items:
+            replaced = held.get(item.key)
+            if nothing_odd and (replaced is None or replaced.round_id < item.round_id):
+                self._put(item, replaced)
+                new.append(item)
+                continue
+            outcome = self._add(item, replaced)
+            if outcome is Outcome.NEW:
+                new.append(item)
+                continue
+            self.counts[outcome] += 1
+            if outcome is Outcome.EQUIVOCATION and replaced is not None:
+                found.append(self.proofs[item.key])
+                nothing_odd = False
+        self.counts[Outcome.NEW] += len(new)
+        # The first half of an equivocation may have come just before the second.
+        return ([item for item in new if item.key not in self.proofs or held.get(item.key) is item], found)
 
-    def knows(self, packet: Packet, encoded: bytes) -> bool:
-        """Say whether adding this would change nothing, so that its signature need not be checked."""
-        key, round_id = item_key(packet), packet.header.round_id
-        if round_id <= self._barred(key):
-            return True
-        held = self._items.get(key)
-        if held is None or round_id > held.round_id:
-            return False
-        return round_id < held.round_id or _same(held, Item(packet, encoded))
+    def unknown(self, items: Iterable[Item]) -> list[Item]:
+        """Return the items that would change something; the signatures of the others need not be checked."""
+        held, proofs = self._items, self.proofs
+        return [
+            item
+            for item in items
+            if ((at := held.get(item.key)) is None or at.round_id < item.round_id or _differ(at, item))
+            and not (proofs and item.round_id <= self._barred(item.key))
+        ]
 
     def _barred(self, key: Key) -> int:
         proof = self.proofs.get(key)
         return -1 if proof is None else proof.first.header.round_id
 
-    def _add(self, key: Key, item: Item) -> Outcome:
-        held, barred = self._items.get(key), self._barred(key)
-        if item.round_id <= barred:
+    def _add(self, item: Item, held: Item | None) -> Outcome:
+        key = item.key
+        if self.proofs and item.round_id <= (barred := self._barred(key)):
             return Outcome.EQUIVOCATION if item.round_id == barred else Outcome.OLDER
-        if held is not None and item.round_id < held.round_id:
-            return Outcome.OLDER
-        if held is not None and item.round_id == held.round_id:
+        if held is not None and item.round_id <= held.round_id:
+            if item.round_id < held.round_id:
+                return Outcome.OLDER
             if _same(held, item):
                 return Outcome.DUPLICATE
             self.discard(key)
             self.proofs[key] = Equivocation(held.packet, item.packet)
             return Outcome.EQUIVOCATION
-        if len(item.encoded) > self._limits.message_bytes:
-            self.num_oversized += 1
-        return self._store(key, item)
-
-    def _store(self, key: Key, item: Item) -> Outcome:
-        replaced = self._items.get(key)
-        size_bytes = self._size_bytes + len(item.encoded) - (0 if replaced is None else len(replaced.encoded))
-        excess_items = len(self._items) + (replaced is None) - self._limits.max_items
-        evicted: list[Key] = []
-        if size_bytes > self._limits.max_bytes or excess_items > 0:
-            for other_key, other in sorted((held for held in self._items.items() if held[0] != key), key=_age_order):
-                if (size_bytes <= self._limits.max_bytes and excess_items <= 0) or other.round_id >= item.round_id:
-                    break
-                evicted.append(other_key)
-                size_bytes -= len(other.encoded)
-                excess_items -= 1
-        if size_bytes > self._limits.max_bytes or excess_items > 0:
+        size_bytes = self._size_bytes + len(item.encoded) - (0 if held is None else len(held.encoded))
+        num_items = len(self._items) + (held is None)
+        too_much = size_bytes > self._limits.max_bytes or num_items > self._limits.max_items
+        if too_much and not self._evict_for(item, size_bytes, num_items):
             return Outcome.FULL
+        self.num_oversized += len(item.encoded) > self._limits.message_bytes
+        self._put(item, held)
+        return Outcome.NEW
+
+    def _put(self, item: Item, replaced: Item | None) -> None:
+        if replaced is not None:
+            self.discard(item.key)
+        key, encoded = item.key, item.encoded
+        self._items[key] = item
+        self._encoded.add(encoded)
+        self._size_bytes += len(encoded)
+        of_round = self._rounds.get((key[0], item.round_id))
+        if of_round is None:
+            of_round = self._rounds[key[0], item.round_id] = {}
+        of_round[key[1]] = item
+
+    def _evict_for(self, item: Item, size_bytes: int, num_items: int) -> bool:
+        """Let items of older rounds make room, if they can; the sizes are those with the item."""
+        evicted: list[Key] = []
+        for other in sorted((held for held in self._items.values() if held.key != item.key), key=_age_order):
+            fits = size_bytes <= self._limits.max_bytes and num_items <= self._limits.max_items
+            if fits or other.round_id >= item.round_id:
+                break
+            evicted.append(other.key)
+            size_bytes -= len(other.encoded)
+            num_items -= 1
+        if size_bytes > self._limits.max_bytes or num_items > self._limits.max_items:
+            return False
         for gone in evicted:
             self.discard(gone)
         self.num_evicted += len(evicted)
-        self.discard(key)
-        self._items[key] = item
-        self._encoded.add(item.encoded)
-        self._size_bytes += len(item.encoded)
-        return Outcome.NEW
+        return True
 
     def discard(self, key: Key) -> None:
         """Drop what is held of (kind, origin), if anything."""
         gone = self._items.pop(key, None)
-        if gone is not None:
-            self._encoded.discard(gone.encoded)
-            self._size_bytes -= len(gone.encoded)
+        if gone is None:
+            return
+        self._encoded.discard(gone.encoded)
+        self._size_bytes -= len(gone.encoded)
+        place = (key[0], gone.round_id)
+        of_round = self._rounds[place]
+        del of_round[key[1]]
+        if not of_round:
+            del self._rounds[place]
 
     def get(self, key: Key) -> Packet | None:
         """Return the packet held of (kind, origin)."""
         held = self._items.get(key)
         return None if held is None else held.packet
 
-    def item(self, key: Key) -> Item | None:
-        """Return the packet held with its bytes."""
-        return self._items.get(key)
+    @property
+    def held(self) -> Mapping[Key, Item]:
+        """The items by (kind, origin)."""
+        return self._items
 
-    def digest(self) -> tuple[tuple[str, str, int], ...]:
-        """Return (kind, origin, round) of what is held or barred, sorted: a barred item need not be sent again."""
-        rounds = {key: item.round_id for key, item in self._items.items()}
-        for key in self.proofs:
-            rounds[key] = max(rounds.get(key, -1), self._barred(key))
-        return tuple((*key, rounds[key]) for key in sorted(rounds))
+    def is_proof(self, key: Key, item: Item) -> bool:
+        """Say whether an item is half of a proof."""
+        proof = self.proofs.get(key)
+        return proof is not None and (item.packet is proof.first or item.packet is proof.second)
 
-    def missing_for(self, known: Iterable[tuple[str, str, int]]) -> tuple[Item, ...]:
+    def digest(self) -> Known:
+        """Return (kind, round, origins) of what is held or barred, sorted: a barred item need not be sent again."""
+        origins: dict[tuple[str, int], Iterable[str]] = dict(self._rounds)
+        for kind, origin in self.proofs:
+            held, barred = self._items.get((kind, origin)), self._barred((kind, origin))
+            if held is None or held.round_id < barred:
+                origins[kind, barred] = [*origins.get((kind, barred), ()), origin]
+        return tuple((kind, round_id, tuple(sorted(origins[kind, round_id]))) for kind, round_id in sorted(origins))
+
+    def missing_for(self, known: Known) -> tuple[Item, ...]:
         """Return what a peer with this digest lacks: Models first, then newest rounds, as much as one message takes.
 
         Its next pull names what it got, so what did not fit comes next.
         """
-        rounds = {(kind, origin): round_id for kind, origin, round_id in known}
-        lacking = [held for held in self._items.items() if held[1].round_id > rounds.get(held[0], -1)]
-        lacking.sort(key=lambda held: (isinstance(held[1].packet.body, CONTRIBUTIONS), -held[1].round_id, held[0]))
-        return self.fit(item for _, item in lacking)
+        lacking: list[Item] = []
+        for kind, round_id in sorted(self._rounds, key=_need_order):
+            held = self._rounds[kind, round_id]
+            origins = set(held)
+            for other_kind, other_round, names in known:
+                if other_kind == kind and other_round >= round_id:
+                    origins.difference_update(names)
+            lacking += map(held.__getitem__, sorted(origins))
+        return self.fit(lacking)
 
-    def fit(self, items: Iterable[Item]) -> tuple[Item, ...]:
+    def fit(self, items: Collection[Item]) -> tuple[Item, ...]:
         """Return the items, in order, that one message takes."""
-        chosen: list[Item] = []
         left_bytes = self._limits.message_bytes
+        if len(items) <= self._limits.message_items and sum([len(item.encoded) for item in items]) <= left_bytes:
+            return tuple(items)
+        chosen: list[Item] = []
         for item in items:
             if len(chosen) == self._limits.message_items:
                 break
@@ -223,14 +267,26 @@ class Exchange:
                 left_bytes -= len(item.encoded)
         return tuple(chosen)
 
+    def items(self) -> tuple[Item, ...]:
+        """Return everything held, by sorted (kind, origin)."""
+        return tuple(self._items[key] for key in sorted(self._items))
+
+    def contributions(self) -> list[Item]:
+        """Return the contributions held, in the order in which their origins first came."""
+        return [item for item in self._items.values() if item.is_contribution]
+
     def packets(self) -> tuple[Packet, ...]:
         """Return everything held, by sorted (kind, origin)."""
-        return tuple(self._items[key].packet for key in sorted(self._items))
+        return tuple(item.packet for item in self.items())
+
+    def of_round(self, round_id: int) -> tuple[Item, ...]:
+        """Return what is held of one round, sorted by origin."""
+        held = [item for place, items in self._rounds.items() if place[1] == round_id for item in items.values()]
+        return tuple(sorted(held, key=lambda item: (item.key[1], item.key[0])))
 
     def releases(self, round_id: int) -> tuple[Packet, ...]:
         """Return the contributions held of one round, sorted by origin."""
-        held = (self._items[key].packet for key in sorted(self._items, key=lambda key: (key[1], key[0])))
-        return tuple(p for p in held if p.header.round_id == round_id and isinstance(p.body, CONTRIBUTIONS))
+        return tuple(item.packet for item in self.of_round(round_id) if item.is_contribution)
 
     def retain(self, origins: Iterable[str], epoch: int) -> None:
         """Drop items and proofs of origins that left, and contributions of other epochs, which no peer takes any more.
@@ -239,10 +295,15 @@ class Exchange:
         """
         kept = set(origins)
         for key, item in list(self._items.items()):
-            outlived = item.packet.header.epoch != epoch and isinstance(item.packet.body, CONTRIBUTIONS)
+            outlived = item.packet.header.epoch != epoch and item.is_contribution
             if key[1] not in kept or outlived:
                 self.discard(key)
         self.proofs = {key: proof for key, proof in self.proofs.items() if key[1] in kept}
+
+
+def _differ(held: Item, item: Item) -> bool:
+    """Say whether an item of the round that is held is another one."""
+    return held.round_id == item.round_id and not _same(held, item)
 
 
 def _same(held: Item, item: Item) -> bool:

@@ -10,7 +10,9 @@ so one liar with an enormous vector cannot make everybody else's change look sma
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import Any, Final
 
 import attrs
 import numpy as np
@@ -18,40 +20,64 @@ from numpy.typing import NDArray
 
 from scarcity.errors import ConfigError
 from scarcity.federation.packets import FloatArray
-from scarcity.federation.validator import norm_of
+from scarcity.federation.reader import Item
+
+# Numbers of vectors that are added at once: 1 MiB.
+_AT_ONCE: Final = 1 << 17
 
 
 class ReleasedView:
-    """The mean of v / |v| over the released vectors held; each step costs O(d)."""
+    """The mean of v / |v| over the released vectors held; following a change costs O(d), many little more than one."""
 
     def __init__(self) -> None:
+        self._held: dict[Item, None] = {}
         self._sum: FloatArray | None = None
-        self._count = 0
+        self._count = 0  # vectors in the sum
 
-    def add(self, vector: NDArray[Any]) -> None:
-        """Take a released vector in; shape (d,), finite. One of another shape than those held is left out."""
-        if self._count == 0:
-            self._sum = np.zeros(vector.shape)
-        self._shift(vector, 1)
+    def follow(self, contributions: Iterable[Item]) -> list[Item]:
+        """Take over what is held now; return what is new in it.
 
-    def remove(self, vector: NDArray[Any]) -> None:
-        """Take a vector out that was added before."""
-        if self._count > 0:
-            self._shift(vector, -1)
+        Vectors have shape (d,), finite; one of another shape than the first of those held is left out.
+        """
+        held = dict.fromkeys(contributions)
+        added = [item for item in held if item not in self._held]
+        removed = [item for item in self._held if item not in held]
+        if len(removed) == len(self._held):
+            self._sum, self._count = (np.zeros(_vector(added[0]).shape) if added else None), 0
+            removed = []
+        self._held = held
+        self._shift(added, removed)
+        return added
 
-    def _shift(self, vector: NDArray[Any], sign: int) -> None:
-        if self._sum is None or self._sum.shape != vector.shape:
+    def _shift(self, added: list[Item], removed: list[Item]) -> None:
+        if self._sum is None:
             return
-        norm = norm_of(vector)
-        if 0 < norm < math.inf:
-            self._sum = self._sum + (sign / norm) * np.asarray(vector, dtype=np.float64)
-        self._count += sign
+        shape = self._sum.shape
+        arrived, left = ([v for v in map(_vector, items) if v.shape == shape] for items in (added, removed))
+        self._count += len(arrived) - len(left)
+        vectors, signs = arrived + left, np.repeat([1.0, -1.0], [len(arrived), len(left)])
+        step = max(1, _AT_ONCE // max(1, self._sum.size))
+        for at in range(0, len(vectors), step):
+            self._sum = self._sum + signs[at : at + step] @ _directions(vectors[at : at + step])
 
     def mean(self) -> FloatArray | None:
         """Return the view, shape (d,), a new array; None before the first vector."""
-        if self._sum is None or self._count < 1:
+        if self._sum is None:
             return None
         return np.asarray(self._sum / self._count, dtype=np.float64)
+
+
+_vector: Final = attrgetter("packet.body.vector")  # of a contribution
+
+
+def _directions(vectors: list[NDArray[Any]]) -> FloatArray:
+    """Return v / |v| of each, zero for zero; shape (n, d). Nothing overflows inside."""
+    rows = np.concatenate(vectors).reshape(len(vectors), -1).astype(np.float64)
+    largest = np.abs(rows).max(axis=1, initial=0.0)
+    rows /= np.where(largest > 0, largest, 1.0)[:, None]
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    rows /= np.where(norms > 0, norms, 1.0)[:, None]
+    return rows
 
 
 @attrs.frozen

@@ -19,44 +19,34 @@ percentile, 6 with 20 % of the messages lost. Push alone, without end, takes 9 a
 
 from __future__ import annotations
 
-import math
-from collections import Counter, OrderedDict
+from collections import Counter
 
 import attrs
 
-from scarcity.errors import CodecError, ConfigError
-from scarcity.federation.codec import encode_packet, kind_of
+from scarcity.errors import ConfigError
+from scarcity.federation.codec import kind_of
 from scarcity.federation.effects import EntropySource, Reject
-from scarcity.federation.gossip.exchange import Exchange, Item, Key, Outcome, item_key
+from scarcity.federation.gossip.exchange import Exchange, Known, Outcome
+from scarcity.federation.gossip.gate import CARRIED, Gate, Terms
+from scarcity.federation.gossip.hot import HotItems, Place
 from scarcity.federation.gossip.materiality import MaterialityDetector, ReleasedView
 from scarcity.federation.gossip.sampler import PeerSampler
-from scarcity.federation.identity import Identity, PlainReader, Reader
+from scarcity.federation.identity import Identity
 from scarcity.federation.packets import (
-    CONTRIBUTIONS,
-    LAYER2,
     FloatArray,
     GossipPull,
     GossipPush,
     Model,
     Packet,
-    Release,
     RoundSettings,
     TrustMode,
-    Unprotected,
     basket_scope,
-    digest_of,
 )
-from scarcity.federation.roster import COORDINATOR, Role, Roster, basket_id
-from scarcity.federation.validator import Code, Equivocation, Expected, Fault, check_body, reject
+from scarcity.federation.reader import Item, PlainReader, Reader, item_of
+from scarcity.federation.roster import COORDINATOR, Roster, basket_id
+from scarcity.federation.validator import Code, Equivocation, Expected, reject
 
 _SAMPLER_KEY_BYTES = 32
-# What gossip carries beside Models.
-CARRIED: dict[TrustMode, type | None] = {
-    TrustMode.LOCAL: Release,
-    TrustMode.DISTRIBUTED: None,
-    TrustMode.CENTRAL: None,
-    TrustMode.NONE: Unprotected,
-}
 
 
 def _positive(_instance: object, field: attrs.Attribute[int], value: int) -> None:
@@ -73,7 +63,6 @@ class GossipLimits:
             percentile, 6 with 20 % loss); 2 forgives a lost first push. Each costs K messages a member.
         push_items: items of a received push that are looked at.
         known_entries: entries of a received digest that are looked at.
-        verdicts: item digests whose signature check is remembered.
         answers: answers to one peer's pulls between two of our own timers; an honest peer needs two. An answer is much
             larger than its question.
     """
@@ -81,7 +70,6 @@ class GossipLimits:
     hot_pushes: int = attrs.field(default=2, validator=_positive)
     push_items: int = attrs.field(default=128, validator=_positive)
     known_entries: int = attrs.field(default=16_384, validator=_positive)
-    verdicts: int = attrs.field(default=4096, validator=_positive)
     answers: int = attrs.field(default=8, validator=_positive)
 
 
@@ -89,15 +77,9 @@ class GossipLimits:
 class Received:
     """What a push brought: items that are new here, refusals, and proofs against origins."""
 
-    new: tuple[Packet, ...] = ()
+    new: tuple[Item, ...] = ()
     rejects: tuple[Reject, ...] = ()
     proofs: tuple[Equivocation, ...] = ()
-
-
-@attrs.define(eq=False)
-class _Hot:
-    item: Item
-    left: int
 
 
 def gossip_of(identity: Identity, settings: RoundSettings, entropy: EntropySource) -> GossipProtocol:
@@ -126,8 +108,7 @@ class GossipProtocol:
 
     Attributes:
         counts: how often a bound was hit or work was saved, by name: "push_items", "known_entries",
-            "verdicts" and "answers" (bounds), "known" (items that changed nothing), "verified" (signatures checked),
-            "held back" (pushes that were not material).
+            "answers" (bounds), "known" (items that changed nothing), "held back" (pushes that were not material).
     """
 
     def __init__(
@@ -144,116 +125,81 @@ class GossipProtocol:
         reader: Reader | None = None,
     ) -> None:
         self._own_id = own_id
-        self._roster = roster
         self._domain_id = domain_id
-        self._mode = mode
-        self._scope = basket_scope(domain_id)
         self._sampler = sampler
         self.exchange = Exchange() if exchange is None else exchange
         self._detector = detector or MaterialityDetector()
         self._limits = limits or GossipLimits()
         self._reader = PlainReader() if reader is None else reader
-        self._expected: Expected | None = None
-        self._in_other_rounds: Expected | None = None
+        self._gate = self._gate_for(Terms(roster, domain_id, mode))
         self._members: frozenset[str] = frozenset()
-        self._hot: dict[tuple[Key, bool], _Hot] = {}  # the flag marks the second half of a proof
-        self._fresh: dict[Key, Item] = {}
+        self._hot = HotItems(self._limits.hot_pushes)
+        self._fresh: dict[Place, Item] = {}
         self._view = ReleasedView()
         self._pushed_view: FloatArray | None = None
-        self._verdicts: OrderedDict[bytes, bool] = OrderedDict()
         self._answered: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.adopt(roster)
+
+    def _gate_for(self, terms: Terms) -> Gate:
+        return self._reader.once(terms, lambda: Gate(terms, self._reader))
 
     def adopt(self, roster: Roster) -> None:
         """Follow a roster; items of members that left and contributions of other epochs are dropped."""
         clients = {member.id for member in roster.clients_of(self._domain_id)}
         basket = basket_id(self._domain_id)
-        self._roster = roster
+        self._gate = self._gate_for(attrs.evolve(self._gate.terms, roster=roster))
         self._members = frozenset(clients | ({basket} if basket in roster else set()))
         self._sampler.update(self._members)
         self.exchange.retain(self._members | {COORDINATOR}, roster.epoch)
-        self._fresh = {key: item for key, item in self._fresh.items() if self.exchange.item(key) is item}
-        # Peers take no contribution of another epoch, not even as half of a proof.
-        self._hot = {
-            place: hot
-            for place, hot in self._hot.items()
-            if hot.item.packet.header.epoch == roster.epoch or isinstance(hot.item.packet.body, Model)
-        }
-        self._rebuild_view()
-        self._verdicts.clear()
+        self._hot.keep_epoch(roster.epoch)
 
     def expect(self, expected: Expected | None) -> None:
         """Say what vectors must look like from now on; None: any sound item is taken.
 
         What was taken before and does not fit is dropped, so that the local view can be fed to a rule.
         """
-        self._expected = expected
-        # Schema and dimension hold for all rounds of an epoch; what another round allows beside them we do not know.
-        self._in_other_rounds = expected and attrs.evolve(expected, norm_bound=math.inf, max_weight=2**63 - 1)
-        unfit = [p for p in self.exchange.packets() if check_body(p.body, self._expected_of(p)) is not None]
-        for packet in unfit:
-            self.exchange.discard(item_key(packet))
-        if unfit:
-            self._rebuild_view()
+        before = self._gate
+        self._gate = gate = self._gate_for(attrs.evolve(before.terms, expected=expected))
+        # What has passed for another round passes again, unless it is of the round that opens.
+        same = expected is not None and gate.elsewhere == before.elsewhere
+        held = self.exchange.of_round(expected.round_id) if expected and same else self.exchange.items()
+        unfit = [item for item in held if gate.content_fault(item) is not None]
+        for item in unfit:
+            self.exchange.discard(item.key)
 
     def local_view(self, round_id: int) -> tuple[Packet, ...]:
         """Return the contributions of a round that are held, sorted by origin: input of the basket's rule."""
         return self.exchange.releases(round_id)
 
-    def offer(self, packet: Packet, encoded: bytes | None = None) -> Outcome:
+    def offer(self, item: Item) -> Outcome:
         """Take an item that is ours, or that came another way (a Model from the coordinator) and has been verified.
 
         What the mode's gossip does not carry is not taken: a clean update is for its own basket alone.
-
-        Args:
-            packet: signed.
-            encoded: its canonical bytes, if at hand.
         """
-        if type(packet.body) not in (Model, CARRIED[self._mode]):
+        if type(item.packet.body) not in (Model, CARRIED[self._gate.terms.mode]):
             return Outcome.NOT_CARRIED
-        return self._learn(Item(packet, encode_packet(packet) if encoded is None else encoded))
-
-    def _learn(self, item: Item) -> Outcome:
-        key = item_key(item.packet)
-        before, num_evicted = self.exchange.get(key), self.exchange.num_evicted
-        outcome = self.exchange.add(item.packet, item.encoded)
-        if self.exchange.num_evicted > num_evicted:
-            self._rebuild_view()
-        elif outcome is Outcome.NEW:
-            self._follow(before, item.packet)
+        outcome = self.exchange.add(item)
+        if outcome is Outcome.NEW:
+            self._heat([item])
         elif outcome is Outcome.EQUIVOCATION:
-            self._follow(before, None)
-        if outcome is Outcome.EQUIVOCATION:
-            self._fresh.pop(key, None)
-            self._spread_proof(key)
-        elif outcome is Outcome.NEW:
-            own = item.packet.header.sender == self._own_id
-            if own or isinstance(item.packet.body, Model):
-                self._heat(key, item)
-            else:
-                self._fresh[key] = item
+            self._spread([self.exchange.proofs[item.key]])
         return outcome
 
-    def _follow(self, before: Packet | None, after: Packet | None) -> None:
-        if before is not None and isinstance(before.body, CONTRIBUTIONS):
-            self._view.remove(before.body.vector)
-        if after is not None and isinstance(after.body, CONTRIBUTIONS):
-            self._view.add(after.body.vector)
+    def _heat(self, items: list[Item]) -> None:
+        """Push Models and what is our own; contributions of others are pushed on if they matter (`_warm`)."""
+        for item in items:
+            if not item.is_contribution:
+                self._hot.heat_first((item.key, False), item)
+            elif item.key[1] == self._own_id:
+                self._hot.heat({(item.key, False): item})
 
-    def _rebuild_view(self) -> None:
-        self._view = ReleasedView()
-        for packet in self.exchange.packets():
-            self._follow(None, packet)
-
-    def _heat(self, key: Key, item: Item, *, second: bool = False) -> None:
-        self._hot[key, second] = _Hot(item, self._limits.hot_pushes)
-
-    def _spread_proof(self, key: Key) -> None:
-        """Make both halves hot, so that peers that hold either learn of the other."""
-        proof = self.exchange.proofs[key]
-        for second, packet in enumerate((proof.first, proof.second)):
-            self._heat(key, Item(packet, encode_packet(packet)), second=bool(second))
+    def _spread(self, proofs: list[Equivocation]) -> None:
+        """Push both halves of each, so that peers that hold either learn of the other."""
+        for proof in proofs:
+            for second, packet in enumerate((proof.first, proof.second)):
+                item = item_of(packet)
+                self._hot.heat_first((item.key, bool(second)), item)
 
     def receive_push(self, body: GossipPush, sender: str) -> Received:
         """Take the items of a push, or of the answer to a pull, from the authenticated peer `sender`.
@@ -263,86 +209,31 @@ class GossipProtocol:
         if sender not in self._members:
             return Received(rejects=(reject(sender, Code.NOT_ALLOWED, "no member of this basket"),))
         self.counts["push_items"] += max(0, len(body.items) - self._limits.push_items)
-        new: dict[Key, Packet] = {}
+        taken, held = body.items[: self._limits.push_items], self.exchange.encoded
         rejects: list[Reject] = []
-        proofs: list[Equivocation] = []
-        for encoded in body.items[: self._limits.push_items]:
-            if self.exchange.holds(encoded):
-                self.counts["known"] += 1
-                continue
-            packet = self._open(encoded, sender)
-            if isinstance(packet, Reject):
-                rejects.append(packet)
-                continue
-            if self.exchange.knows(packet, encoded):
-                self.counts["known"] += 1
-                continue
-            if refusal := self._check_origin(packet, encoded, sender):
-                rejects.append(refusal)
-                continue
-            key = item_key(packet)
-            outcome = self._learn(Item(packet, encoded))
-            if outcome is Outcome.NEW:
-                new[key] = packet
-            elif outcome is Outcome.EQUIVOCATION:
-                new.pop(key, None)
-                proofs.append(self.exchange.proofs[key])
-                rejects.append(reject(key[1], Code.EQUIVOCATION, f"signed two of {key[0]}, shown by {sender}"))
-        return Received(tuple(new.values()), tuple(rejects), tuple(proofs))
+        unknown = self.exchange.unknown(self._opened([each for each in taken if each not in held], sender, rejects))
+        faults = self._gate.judge(unknown)
+        sound = [item for item, fault in zip(unknown, faults, strict=True) if fault is None]
+        if len(sound) < len(unknown):
+            at_fault = ((item, fault) for item, fault in zip(unknown, faults, strict=True) if fault is not None)
+            rejects += [reject(sender if f[0] is Code.SIGNATURE else item.key[1], *f) for item, f in at_fault]
+        new, proofs = self.exchange.add_all(sound)
+        self._heat(new)
+        self._spread(proofs)
+        rejects += [
+            reject(proof.author, Code.EQUIVOCATION, f"signed two of {kind_of(proof.first.body)}, shown by {sender}")
+            for proof in proofs
+        ]
+        self.counts["known"] += len(taken) - len(new) - len(rejects)
+        return Received(tuple(new), tuple(rejects), tuple(proofs))
 
-    def _open(self, encoded: bytes, sender: str) -> Packet | Reject:
-        """Decode an item and check its place; what is wrong with it is the relay's fault."""
-        try:
-            packet = self._reader.decode(encoded)
-        except CodecError as error:
-            return reject(sender, Code.MALFORMED, f"an item is no packet: {error}")
-        fault = self._check_place(packet)
-        return packet if fault is None else reject(sender, *fault)
-
-    def _check_place(self, packet: Packet) -> Fault | None:
-        head, roster = packet.header, self._roster
-        if head.federation != roster.federation:
-            return (Code.FEDERATION, f"an item of federation {head.federation[:40]!r}")
-        # The newest model may be one of an earlier epoch; its receiver checks it against a config.
-        if head.epoch != roster.epoch and not isinstance(packet.body, Model):
-            return (Code.STALE_ROSTER, f"an item of epoch {head.epoch}, here it is {roster.epoch}")
-        if head.round_id < 0:
-            return (Code.RANGE, f"an item of round {head.round_id}")
-        kind = type(packet.body)
-        if kind is Model:
-            allowed, scope = head.sender in roster and roster.member(head.sender).role is Role.COORDINATOR, LAYER2
-        elif kind is CARRIED[self._mode]:
-            allowed, scope = head.sender in self._members and head.sender != basket_id(self._domain_id), self._scope
-        else:
-            return (Code.NOT_ALLOWED, f"gossip carries no {kind_of(packet.body)} in mode {self._mode.value}")
-        if not allowed:
-            return (Code.NOT_ALLOWED, f"{head.sender[:40]!r} does not say a {kind.__name__} here")
-        if isinstance(packet.body, Model) and packet.body.round_id != head.round_id:
-            return (Code.RANGE, f"a Model of round {packet.body.round_id} in a header of round {head.round_id}")
-        return None if head.scope == scope else (Code.SCOPE, f"an item of scope {head.scope[:40]!r}, not {scope!r}")
-
-    def _check_origin(self, packet: Packet, encoded: bytes, sender: str) -> Reject | None:
-        """Check the signature (once per item), then the content, which then is the origin's own fault."""
-        origin = packet.header.sender
-        if not self._signed(packet, encoded):
-            return reject(sender, Code.SIGNATURE, f"an item does not carry the signature of {origin}")
-        fault = check_body(packet.body, self._expected_of(packet))
-        return reject(origin, *fault) if fault else None
-
-    def _expected_of(self, packet: Packet) -> Expected | None:
-        expected = self._expected
-        same_round = expected is None or expected.round_id == packet.header.round_id
-        return expected if same_round else self._in_other_rounds
-
-    def _signed(self, packet: Packet, encoded: bytes) -> bool:
-        digest = digest_of(encoded)
-        if digest not in self._verdicts:
-            self.counts["verified"] += 1
-            self._verdicts[digest] = self._reader.holds(packet, self._roster.keys[packet.header.sender])
-            if len(self._verdicts) > self._limits.verdicts:
-                self._verdicts.popitem(last=False)
-                self.counts["verdicts"] += 1
-        return self._verdicts[digest]
+    def _opened(self, encoded: list[bytes], sender: str, rejects: list[Reject]) -> list[Item]:
+        """Return what can be opened; what is wrong with the rest is the relay's fault."""
+        opened = self._gate.open(encoded)
+        items = [each for each in opened if isinstance(each, Item)]
+        if len(items) < len(opened):
+            rejects += [reject(sender, *each) for each in opened if not isinstance(each, Item)]
+        return items
 
     def answer_pull(self, body: GossipPull, sender: str) -> GossipPush | None:
         """Return what the peer lacks, as much as one message takes; None when it lacks nothing or is no member."""
@@ -351,12 +242,25 @@ class GossipProtocol:
         if self._answered[sender] >= self._limits.answers:
             self.counts["answers"] += 1
             return None
-        self.counts["known_entries"] += max(0, len(body.known) - self._limits.known_entries)
-        missing = self.exchange.missing_for(body.known[: self._limits.known_entries])
+        missing = self.exchange.missing_for(self._bounded(body.known))
         if not missing:
             return None
         self._answered[sender] += 1
-        return GossipPush(tuple(item.encoded for item in missing))
+        return GossipPush(tuple([item.encoded for item in missing]))
+
+    def _bounded(self, known: Known) -> Known:
+        """Return as much of a digest as is looked at: so many origins, and no more groups of them."""
+        left, bounded = self._limits.known_entries, []
+        if sum([1 + len(origins) for _, _, origins in known]) <= left:
+            return known
+        for kind, round_id, origins in known:
+            if left <= 0:
+                break
+            bounded.append((kind, round_id, origins[:left]))
+            left -= max(1, len(origins))
+        if left < 0 or len(bounded) < len(known):
+            self.counts["known_entries"] += 1
+        return tuple(bounded)
 
     def pull(self) -> list[tuple[str, GossipPull]]:
         """Return the digests to send now; called by the pull timer."""
@@ -368,37 +272,24 @@ class GossipProtocol:
         """Return the hot items to send now; called by the push timer."""
         self._answered.clear()
         self._warm()
-        self._hot = {place: hot for place, hot in self._hot.items() if hot.left > 0 and self._is_current(place, hot)}
-        # What was pushed least goes first, Models and proofs before contributions.
-        queue = sorted(self._hot.items(), key=lambda entry: (_is_contribution(entry[1].item), -entry[1].left, entry[0]))
-        batch = self.exchange.fit(hot.item for _, hot in queue)
+        self._hot.keep(self.exchange)
+        batch = self.exchange.fit(tuple(self._hot))
         if not batch:
             return []
-        sent = {id(item) for item in batch}
-        for _, hot in queue:
-            hot.left -= id(hot.item) in sent
-        body = GossipPush(tuple(item.encoded for item in batch))
+        self._hot.pushed(batch)
+        body = GossipPush(tuple([item.encoded for item in batch]))
         return [(peer, body) for peer in self._sampler.sample()]
 
     def _warm(self) -> None:
         """Make learnt contributions hot once they have moved the view since the last time."""
+        added = self._view.follow(self.exchange.contributions())
+        self._fresh.update(((item.key, False), item) for item in added if item.key[1] != self._own_id)
         if not self._fresh:
             return
         view = self._view.mean()
         if not self._detector.is_material(self._pushed_view, view):
             self.counts["held back"] += 1
             return
-        for key, item in self._fresh.items():
-            self._heat(key, item)
+        self._hot.heat(self._fresh)
         self._fresh = {}
         self._pushed_view = view
-
-    def _is_current(self, place: tuple[Key, bool], hot: _Hot) -> bool:
-        proof = self.exchange.proofs.get(place[0])
-        if proof is not None and (hot.item.packet is proof.first or hot.item.packet is proof.second):
-            return True
-        return self.exchange.get(place[0]) is hot.item.packet
-
-
-def _is_contribution(item: Item) -> bool:
-    return isinstance(item.packet.body, CONTRIBUTIONS)
