@@ -137,6 +137,19 @@ def test_a_world_of_laws_and_faults_keeps_its_promises_and_every_fault_strikes(e
     assert result.num_models > 10
 
 
+def test_the_first_example_runs_to_its_end_and_all_that_it_asks_for_strikes() -> None:
+    """That of the package's page, with 30 clients instead of 300."""
+    world = World(seed=7).clients(30, baskets=3).network(Latency.exponential(mean_s=0.02, floor_s=0.005), Loss(0.05))
+    world.faults(Churn(per_minute=6, down_s=10), Partition(at_s=30, until_s=45, groups=("basket-0", "basket-1")))
+    result = world.run(until_s=120)
+    assert world.baskets == ("basket-0", "basket-1", "basket-2")
+    assert result.violations == ()
+    assert all(fired.count for fired in result.fired)
+    assert result.num_models > 30
+    assert result.model is not None
+    assert result.model.count == 30
+
+
 def test_config_and_plan_are_all_that_a_replay_needs() -> None:
     world = World(seed=4).clients(6).network(Loss(0.1))
     again = World.of(WorldConfig.from_dict(world.config_for(12.0).to_dict()), world.plan)
