@@ -16,13 +16,14 @@ import click
 
 from scarcity.errors import ConfigError
 from scarcity.federation.packets import TrustMode, Unit
+from scarcity.federation.roster import COORDINATOR, basket_id
 from scarcity.node.files import require_writable, write_whole
 from sim.faults.files import read_plan
 from sim.faults.plan import FaultPlan
 from sim.faults.shrink import MAX_RUNS, ShrinkStep
 from sim.faults.shrink import shrink as shrink_plan
 from sim.interrupts import Interrupts
-from sim.sim_report import Progress, Stopped, render, to_json, unfired, violation_line
+from sim.sim_report import Progress, Stopped, named, render, to_json, unfired, violation_line
 from sim.worlds.built import EXECUTORS, WorldConfig
 from sim.worlds.capsule import Capsule, capsule_of, read_capsule, write_capsule
 from sim.worlds.fuzz import MODES, UNITS, Case, Coverage, label, random_case, try_case
@@ -192,7 +193,10 @@ def shrink_command(context: click.Context, /, *, capsule_file: Path, out: Path |
 
 
 def _shrunk_lines(before: Capsule, after: Capsule, out: Path) -> list[str]:
-    entries = [f"{after.plan.place(at)}: {label(entry)}" for at, entry in enumerate(after.plan.entries)]
+    entries = [
+        f"{after.plan.place(at)}: {label(entry)}{named(getattr(entry, 'groups', getattr(entry, 'of', ())))}"
+        for at, entry in enumerate(after.plan.entries)
+    ]
     return [
         f"{len(before.plan.entries)} entries before, {len(after.plan.entries)} now",
         *entries,
@@ -228,7 +232,9 @@ def smaller(
         if show is not None and not stopped():
             show(f"run {step.runs} of at most {step.max_runs}: {len(step.plan.entries)} entries")
 
-    shrink_plan(capsule.plan, fails, tell, max_runs=max_runs, until_s=capsule.config.until_s)
+    config = capsule.config
+    seats = {**config.seats, **{basket_id(domain): domain for domain in config.domains}, COORDINATOR: ""}
+    shrink_plan(capsule.plan, fails, tell, max_runs=max_runs, until_s=config.until_s, seats=seats)
     plan, result = best[0]
     return Capsule(capsule.config, plan, result.trace_hash, result.violations)
 
