@@ -308,6 +308,7 @@ class _Run:
         """Start a member again; nobody in particular: the heal, all that are down."""
         if not member:
             self._torn.clear()
+            self._stage.heal()
             self._stage = self.built.calm
         for name in (member,) if member else self.built.members:
             if name not in self._lives:

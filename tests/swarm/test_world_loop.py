@@ -11,7 +11,7 @@ from scarcity.errors import FederationError
 from scarcity.federation.effects import Effect
 from sim.faults.network import Duplicate, Latency, Loss, Reorder
 from sim.faults.plan import Byzantine, ClockSkew, Crash, Dropout, FaultPlan, Partition, SlowHandler
-from sim.worlds.built import Built, WorldConfig, build
+from sim.worlds.built import EXECUTORS, Built, WorldConfig, build
 from sim.worlds.clock import VirtualLoop, run_virtual
 from sim.worlds.loop import Loop
 from sim.worlds.result import SimResult
@@ -57,6 +57,11 @@ def kept(result: SimResult) -> None:
     assert all(fired.count for fired in result.fired)
 
 
+def same(one: SimResult, other: SimResult, round_id: int) -> bool:
+    """Say whether two runs made the same model in a round."""
+    return one.models[round_id].identity == other.models[round_id].identity
+
+
 @pytest.mark.parametrize("unit", ["client", "record"])
 @pytest.mark.parametrize("mode", MODES)
 def test_without_faults_both_executors_make_the_same_models_to_the_byte(mode: str, unit: str) -> None:
@@ -66,7 +71,7 @@ def test_without_faults_both_executors_make_the_same_models_to_the_byte(mode: st
     shared = heap.models.keys() & loop.models.keys()
     assert len(shared) >= 5
     for round_id in shared:
-        assert heap.models[round_id].identity == loop.models[round_id].identity
+        assert same(heap, loop, round_id)
 
 
 @pytest.mark.parametrize("unit", ["client", "record"])
@@ -75,6 +80,17 @@ def test_under_faults_both_executors_keep_every_promise(mode: str, unit: str) ->
     world = storm(mode, unit)
     kept(world.run())
     kept(world.executor("loop").run())
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_after_the_heal_nobody_lies_not_even_who_comes_up_only_then(executor: str) -> None:
+    plan = FaultPlan((), (Byzantine("sign-flip", ("c0000", "c0003")), Crash(4.0, ("c0003",))))
+    config = attrs.evolve(CALM, unit="client", until_s=16.0, heal_s=8.0, executor=executor)
+    honest, lying = World.of(config, FaultPlan()).run(), World.of(config, plan).run()
+    assert lying.violations == ()
+    rounds = sorted(lying.models)
+    assert not any(same(honest, lying, round_id) for round_id in rounds[:4])
+    assert all(same(honest, lying, round_id) for round_id in rounds[-5:])
 
 
 @pytest.mark.anyio
