@@ -309,6 +309,16 @@ class Coverage:
         """Kinds of faults that struck at least once."""
         return {name.partition(":")[0] for name in self.labels}
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values; combinations and stages in full, sorted."""
+        return {
+            "plans": self.plans,
+            "models": self.models,
+            "combinations": [list(combination) for combination in sorted(self.combinations)],
+            "kinds": sorted(self.kinds),
+            "stages": [list(stage) for stage in sorted(self.stages)],
+        }
+
     def describe(self) -> str:
         """Return it in three lines."""
         all_kinds = {*NETWORK_KINDS, *FAULT_KINDS}

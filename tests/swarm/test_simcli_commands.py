@@ -187,6 +187,17 @@ def test_fuzz_shrinks_and_saves_what_fails(capsys: pytest.CaptureFixture[str], m
     assert len(read_capsule(Path("sim-fuzz-0-7.json")).plan.entries) == 1
 
 
+def test_fuzz_says_what_it_has_tried_in_words_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(sim, ["fuzz", "--plans", "6", "--json", "-", "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    tried = json.loads(out)
+    assert (tried["plans"], tried["first"], tried["failures"], tried["interrupted"]) == (6, 0, [], False)
+    num_stages = len({stage for _mode, stage in tried["stages"]})
+    assert f"distinct fault combinations: {len(tried['combinations'])}; kinds that struck: {len(tried['kinds'])}" in err
+    assert f"protocol stages hit: {num_stages} of 9" in err
+    assert run(sim, ["fuzz", "--plans", "1", "--json", "there/is/no.json"]) == 2
+
+
 @pytest.mark.parametrize("command", ["run --until 100000", "run --executor loop --until 100000", "fuzz --plans 100000"])
 def test_ctrl_c_ends_with_a_line_and_status_130(command: str) -> None:
     code = "import sys; from scarcity.cli.main import run; from sim.sim_commands import sim; sys.exit(run(sim))"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import pytest
 
 from sim.faults.network import Duplicate
-from sim.faults.plan import FaultPlan, SlowHandler
+from sim.faults.plan import CUTS, Churn, FaultPlan, Partition, SlowHandler
 from sim.faults.stages import STAGE_NAMES
 from sim.worlds.built import WorldConfig
 from sim.worlds.checkers import Checker, View
@@ -52,6 +53,17 @@ def test_every_case_is_a_world_that_can_run() -> None:
     for case in cases:
         assert len(case.plan.entries) >= 2
         assert case.config.heal_s >= case.config.healing_s
+
+
+def test_every_role_crashes_and_comes_up_and_every_cut_is_tried() -> None:
+    cases = [random_case(0, number) for number in range(400)]
+    entries = [entry for case in cases for entry in case.plan.entries]
+    churned = {group for entry in entries if isinstance(entry, Churn) for group in entry.of}
+    assert {"clients", "coordinator", "basket/basket-0", "basket-0", "c0000", "*"} <= churned
+    cuts = [entry for entry in entries if isinstance(entry, Partition)]
+    assert {(cut.mode, cut.symmetric, cut.stability_s < math.inf) for cut in cuts} == {
+        (mode, symmetric, unstable) for mode in CUTS for symmetric in (True, False) for unstable in (True, False)
+    }
 
 
 def test_a_slow_members_timer_waits_its_turn_however_much_is_before_it() -> None:
