@@ -36,7 +36,7 @@ def test_fifty_random_plans_break_no_promise() -> None:
 @pytest.mark.timeout(1800)
 def test_a_thousand_random_plans_break_no_promise() -> None:
     coverage = search(0, 1000)
-    assert len(coverage.combinations) >= 700
+    assert len(coverage.combinations) >= 600
     assert {mode for mode, _stage in coverage.stages} == set(MODES)
 
 
