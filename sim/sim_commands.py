@@ -295,8 +295,7 @@ def fuzz(
     if json_file is not None:
         named = {"seed": seed, "first": first, **coverage.to_dict(), "failures": failures, "interrupted": interrupted}
         _write(json_file, json.dumps(named, indent=1), to_stdout=to_stdout)
-    for line in (coverage.describe(), *(failures or ["no promise was broken"])):
-        click.echo(line, err=to_stdout)
+    click.echo("\n".join((coverage.describe(), *(failures or ["no promise was broken"]))), err=to_stdout)
     if interrupted:
         click.echo(f"interrupted after {coverage.plans} plans", err=True)
         context.exit(STATUS_INTERRUPTED)

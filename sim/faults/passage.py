@@ -180,9 +180,9 @@ Groups = tuple[frozenset[str], ...]
 def _turns_at(entry: Partition, draws: Draws) -> tuple[float, ...]:
     """Return the instants at which a cut goes or comes again, in order."""
     instants: list[float] = []
-    at_s = entry.at_s
-    while (at_s := at_s + entry.stability_s * (0.5 + draws.uniform(len(instants)))) < entry.until_s:
-        instants.append(at_s)
+    passed_s, whole_s = 0.0, entry.until_s - entry.at_s  # since it began: late instants are too coarse to add to
+    while (passed_s := passed_s + entry.stability_s * (0.5 + draws.uniform(len(instants)))) < whole_s:
+        instants.append(entry.at_s + passed_s)
     return tuple(instants)
 
 

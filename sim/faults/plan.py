@@ -131,7 +131,7 @@ class Partition:
     until_s: float = attrs.field(converter=as_float, validator=HEALED)
     groups: tuple[str, ...] = attrs.field(converter=as_names, validator=SOME_OF)
     symmetric: bool = attrs.field(default=True, validator=FLAG)
-    mode: str = attrs.field(default="isolate", validator=checked(choice(*CUTS)))
+    mode: str = attrs.field(default=ISOLATE, validator=checked(choice(*CUTS)))
     stability_s: float = attrs.field(default=math.inf, converter=as_float, validator=LASTING)
 
     def __attrs_post_init__(self) -> None:

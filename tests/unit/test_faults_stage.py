@@ -119,6 +119,11 @@ def test_an_unstable_partition_comes_and_goes_for_all_at_once() -> None:
     assert _sent(stage, "c0000", "coordinator", 50.0) == _sent(stage, "c0000", "coordinator", 9.9) == (0.0,)
 
 
+def test_turns_of_a_late_and_short_partition_end_too() -> None:
+    stage = stage_of(Partition(1e15, 1e15 + 1, ("basket-0",), stability_s=1e-4))
+    assert len(_sent(stage, "c0000", "coordinator", 1e15 + 1)) == 1
+
+
 def test_what_is_clogged_waits_until_the_end_and_then_takes_its_time() -> None:
     stage = stage_of(Clog(10, 20, ("c0000",)), Latency.fixed(0.5))
     assert _sent(stage, "c0000", BASKET, 12.0) == (8.5,)
