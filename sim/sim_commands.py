@@ -6,6 +6,7 @@ struck; 2 wrong use; 130 interrupted.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,13 +17,14 @@ import click
 
 from scarcity.errors import ConfigError
 from scarcity.federation.packets import TrustMode, Unit
+from scarcity.federation.roster import COORDINATOR, basket_id
 from scarcity.node.files import require_writable, write_whole
 from sim.faults.files import read_plan
 from sim.faults.plan import FaultPlan
 from sim.faults.shrink import MAX_RUNS, ShrinkStep
 from sim.faults.shrink import shrink as shrink_plan
 from sim.interrupts import Interrupts
-from sim.sim_report import Progress, Stopped, render, to_json, unfired, violation_line
+from sim.sim_report import Progress, Stopped, named, render, to_json, unfired, violation_line
 from sim.worlds.built import EXECUTORS, WorldConfig
 from sim.worlds.capsule import Capsule, capsule_of, read_capsule, write_capsule
 from sim.worlds.fuzz import MODES, UNITS, Case, Coverage, label, random_case, try_case
@@ -34,6 +36,7 @@ STATUS_BROKEN: Final = 1
 STATUS_INTERRUPTED: Final = 130
 _FUZZ_SHRINK_RUNS: Final = 100  # a failing case of fuzz; `sim shrink` has more patience
 _FILE = click.Path(dir_okay=False, path_type=Path)
+_json = click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the result as JSON; - for stdout.")
 _quiet = click.option("--quiet", is_flag=True, help="No progress on stderr.")
 
 
@@ -76,7 +79,7 @@ def sim() -> None:
     metavar="FILE",
     help="Write the run as one file, for `replay` and `shrink`. When a promise was broken one is written anyway.",
 )
-@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the result as JSON; - for stdout.")
+@_json
 @_quiet
 @click.pass_context
 def run(
@@ -99,9 +102,7 @@ def run(
     for path, option in ((trace_file, "--trace"), (capsule_file, "--capsule")):
         if path is not None:
             require_writable(path, option)
-    to_stdout = str(json_file) == "-"
-    if json_file is not None and not to_stdout:
-        require_writable(json_file, "--json")
+    to_stdout = _checked_json(json_file)
     plan = FaultPlan() if plan_file is None else read_plan(plan_file)
     world = World.of(WorldConfig(**settings), plan)
     config = world.config_for(until_s, heal_s)
@@ -192,7 +193,10 @@ def shrink_command(context: click.Context, /, *, capsule_file: Path, out: Path |
 
 
 def _shrunk_lines(before: Capsule, after: Capsule, out: Path) -> list[str]:
-    entries = [f"{after.plan.place(at)}: {label(entry)}" for at, entry in enumerate(after.plan.entries)]
+    entries = [
+        f"{after.plan.place(at)}: {label(entry)}{named(getattr(entry, 'groups', getattr(entry, 'of', ())))}"
+        for at, entry in enumerate(after.plan.entries)
+    ]
     return [
         f"{len(before.plan.entries)} entries before, {len(after.plan.entries)} now",
         *entries,
@@ -228,7 +232,9 @@ def smaller(
         if show is not None and not stopped():
             show(f"run {step.runs} of at most {step.max_runs}: {len(step.plan.entries)} entries")
 
-    shrink_plan(capsule.plan, fails, tell, max_runs=max_runs, until_s=capsule.config.until_s)
+    config = capsule.config
+    seats = {**config.seats, **{basket_id(domain): domain for domain in config.domains}, COORDINATOR: ""}
+    shrink_plan(capsule.plan, fails, tell, max_runs=max_runs, until_s=config.until_s, seats=seats)
     plan, result = best[0]
     return Capsule(capsule.config, plan, result.trace_hash, result.violations)
 
@@ -247,6 +253,7 @@ def smaller(
     metavar="DIR",
     help="Where capsules of failing plans go. Default: here.",
 )
+@_json
 @_quiet
 @click.pass_context
 def fuzz(
@@ -260,6 +267,7 @@ def fuzz(
     units: tuple[str, ...],
     executor: str,
     out: Path,
+    json_file: Path | None,
     quiet: bool,
 ) -> None:
     """Run random plans over random worlds; a plan that breaks a promise is shrunk and written.
@@ -268,6 +276,7 @@ def fuzz(
     """
     if not out.is_dir():
         raise ConfigError(f"--out {out}: is no folder")
+    to_stdout = _checked_json(json_file)
     coverage, failures, shown_at = Coverage(), list[str](), time.monotonic()
     with Interrupts() as interrupts:
         interrupts.hold()
@@ -283,9 +292,10 @@ def fuzz(
                 shown_at = time.monotonic()
                 _to_stderr(f"plan {number - first + 1} of {plans}: {len(failures)} failures, {case.config.mode}")
         interrupted = interrupts.noted
-    click.echo(coverage.describe())
-    for line in failures or ["no promise was broken"]:
-        click.echo(line)
+    if json_file is not None:
+        named = {"seed": seed, "first": first, **coverage.to_dict(), "failures": failures, "interrupted": interrupted}
+        _write(json_file, json.dumps(named, indent=1), to_stdout=to_stdout)
+    click.echo("\n".join((coverage.describe(), *(failures or ["no promise was broken"]))), err=to_stdout)
     if interrupted:
         click.echo(f"interrupted after {coverage.plans} plans", err=True)
         context.exit(STATUS_INTERRUPTED)
@@ -337,6 +347,14 @@ def _to_stderr(line: str) -> None:
 
 def _line_writer(write: Callable[[str], object]) -> Callable[[str], object]:
     return lambda line: write(f"{line}\n")
+
+
+def _checked_json(json_file: Path | None) -> bool:
+    """Say whether the JSON goes to stdout; ConfigError where its file cannot be written."""
+    to_stdout = str(json_file) == "-"
+    if json_file is not None and not to_stdout:
+        require_writable(json_file, "--json")
+    return to_stdout
 
 
 def _write(path: Path, text: str, *, to_stdout: bool) -> None:

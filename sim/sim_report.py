@@ -103,8 +103,13 @@ def unfired(result: SimResult) -> tuple[Fired, ...]:
 
 def fired_line(fired: Fired) -> str:
     """Return a fault, how often it struck, and whom."""
-    names = ", ".join(fired.on[:_NAMES]) + (f", ... ({len(fired.on)})" if len(fired.on) > _NAMES else "")
-    return f"{fired.name}: {fired.count} on {names}" if fired.count else f"{fired.name}: never"
+    return f"{fired.name}: {fired.count}{named(fired.on)}" if fired.count else f"{fired.name}: never"
+
+
+def named(names: tuple[str, ...]) -> str:
+    """Return ` on` and the first of the names; empty: there are none."""
+    rest = f", ... ({len(names)})" if len(names) > _NAMES else ""
+    return f" on {', '.join(names[:_NAMES])}{rest}" if names else ""
 
 
 def violation_line(violation: Violation) -> str:

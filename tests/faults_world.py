@@ -25,6 +25,7 @@ from scarcity.federation.secure_aggregation.messages import Advertise, Confirm, 
 from sim.chance import Chance
 from sim.faults.attacks import BEHAVIOURS
 from sim.faults.plan import (
+    CUTS,
     Bandwidth,
     Byzantine,
     Churn,
@@ -136,11 +137,14 @@ NETWORKS = st.one_of(
 _CLIENT_GROUPS = ("*", "clients", "basket-0", "basket-1", *CLIENTS[:4])
 FAULTS = st.one_of(
     st.builds(
-        lambda window, groups, symmetric: Partition(*window, groups, symmetric),
+        lambda window, groups, symmetric, mode, stability_s: Partition(*window, groups, symmetric, mode, stability_s),
         _HEALED,
-        st.sampled_from([("basket-0",), ("basket-0", "basket-1"), ("coordinator", "c0001", "c0002"), ("clients",)]),
+        st.sampled_from([("basket-0", "basket-1"), ("coordinator", "c0001", "c0002"), ("clients", "coordinator")]),
         st.booleans(),
+        st.sampled_from(CUTS),
+        st.one_of(st.just(math.inf), st.floats(0.01, 50.0)),
     ),
+    st.builds(lambda window, group: Partition(*window, (group,)), _HEALED, st.sampled_from(["basket-0", "clients"])),
     st.builds(lambda window, of: Clog(*window, of), _HEALED, _groups(1)),
     st.builds(Crash, _SECONDS, _groups(1), st.one_of(st.just(math.inf), _SECONDS), st.booleans()),
     st.builds(Churn, st.floats(0.1, 100.0), _SECONDS, _groups(1)),

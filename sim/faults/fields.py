@@ -64,6 +64,7 @@ PROBABILITY = checked(real("a number in [0, 1]", lambda v: 0 <= v <= 1))
 START = checked(real("seconds from the start of the run, 0 or more", lambda v: 0 <= v < math.inf))
 END = [checked(real("seconds above at_s, or inf", lambda v: v > 0)), _after_start]
 HEALED = [checked(real("seconds above at_s, not inf: it must end", lambda v: 0 < v < math.inf)), _after_start]
+LASTING = checked(real("seconds above 0, or inf", lambda v: v > 0))
 DELAY = checked(real("seconds, 0 or more, not inf", lambda v: 0 <= v < math.inf))
 POSITIVE = checked(real("a number above 0, not inf", lambda v: 0 < v < math.inf))
 ANY_OF = checked(Kind("a list of groups, each once", lambda v: _tuple_of(0, v)))

@@ -39,6 +39,7 @@ class _Gang:
         forge: what they do.
         strength: how much of it.
         learners: liar -> the learner that it has beneath.
+        is_over: nobody lies any more.
     """
 
     index: int
@@ -46,6 +47,7 @@ class _Gang:
     forge: Forge
     strength: float
     learners: dict[str, Learner] = attrs.field(factory=dict)
+    is_over: bool = False
     _round_id: int = 0
     _updates: dict[str, Update] = attrs.field(factory=dict)
 
@@ -86,15 +88,15 @@ class LyingLearner:
         return self._beneath.layout
 
     def update_for(self, round_id: int) -> Update | None:
-        """Return the forged update.
+        """Return the forged update; the honest one when lies are over.
 
         Raises:
             LocalError: there is nothing to forge.
         """
         honest = self._honest = self._beneath.update_for(round_id)
-        if honest is None:
-            return None
         gang = self._gang
+        if honest is None or gang.is_over:
+            return honest
         scene = Scene(
             own=np.asarray(honest.vector, dtype=np.float64) / honest.weight,
             honest=gang.honest(round_id, self._member, honest),
@@ -185,6 +187,12 @@ class Liars:
             gang.learners[member] = learner
             learner = LyingLearner(member, gang, self._chance, self._note)
         return learner
+
+    def heal(self) -> None:
+        """Let nobody lie from now on."""
+        for gang in (gang for gangs in self._gangs.values() for gang in gangs):
+            gang.is_over = True
+        self._lies.clear()
 
     def say(self, src: str, dst: str, packet: Packet) -> tuple[Packet, ...]:
         """Return what a member sends instead of a packet."""

@@ -7,6 +7,7 @@ on the pair.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Mapping
 from typing import Protocol
@@ -17,6 +18,7 @@ from scarcity.errors import ConfigError
 from sim.chance import Chance, Draws
 from sim.faults.network import Law
 from sim.faults.plan import (
+    SPLIT,
     Bandwidth,
     Clog,
     Duplicate,
@@ -110,9 +112,12 @@ class _Cut:
     victim: str
     at_s: float
     until_s: float
+    turns_at: tuple[float, ...]  # when the cut goes, comes again, goes and so on
     hits: int = 0
 
-    def extra_s(self, _number: int, _now: float, _size_bytes: int) -> float:
+    def extra_s(self, _number: int, now: float, _size_bytes: int) -> float:
+        if bisect.bisect_right(self.turns_at, now) % 2:
+            return 0.0
         self.hits += 1
         return math.inf
 
@@ -172,6 +177,15 @@ def _adds(law: Bound, number: int, now: float, size_bytes: int) -> float:
 Groups = tuple[frozenset[str], ...]
 
 
+def _turns_at(entry: Partition, draws: Draws) -> tuple[float, ...]:
+    """Return the instants at which a cut goes or comes again, in order."""
+    instants: list[float] = []
+    passed_s, whole_s = 0.0, entry.until_s - entry.at_s  # since it began: late instants are too coarse to add to
+    while (passed_s := passed_s + entry.stability_s * (0.5 + draws.uniform(len(instants)))) < whole_s:
+        instants.append(entry.at_s + passed_s)
+    return tuple(instants)
+
+
 class Laws:
     """The laws of a plan that decide about packets, ready to be bound to pairs.
 
@@ -187,10 +201,13 @@ class Laws:
     def __init__(self, plan: FaultPlan, seats: Mapping[str, str], chance: Chance) -> None:
         self._chance = chance
         self._entries: list[tuple[int, str, Entry, Groups]] = []
+        self._turns_at: dict[int, tuple[float, ...]] = {}
         for index, (entry, identity) in enumerate(zip(plan.entries, plan.ids, strict=True)):
             if isinstance(entry, _ON_PACKETS):
                 with at_place(plan.place(index)):
                     self._entries.append((index, identity, entry, _groups_of(entry, seats)))
+            if isinstance(entry, Partition):
+                self._turns_at[index] = _turns_at(entry, chance.draws("partition", identity, "turns"))
 
     def bind(self, src: str, dst: str) -> Pair:
         """Return what holds from one member to another."""
@@ -223,7 +240,7 @@ class Laws:
             case Bandwidth():
                 return _Line(index, victim, entry.at_s, entry.until_s, entry.bytes_per_s)
             case Partition():
-                return _Cut(index, victim, entry.at_s, entry.until_s)
+                return _Cut(index, victim, entry.at_s, entry.until_s, self._turns_at[index])
             case Clog():
                 return _Held(index, victim, entry.at_s, entry.until_s)
             case _:
@@ -240,25 +257,32 @@ _ON_PACKETS = (Latency, Loss, Duplicate, Reorder, Bandwidth, Partition, Clog)
 
 
 def _groups_of(entry: Entry, seats: Mapping[str, str]) -> Groups:
-    """Return the groups that a law names, as sets; of a partition, all that it keeps apart."""
+    """Return the groups that a law names, as sets; of a partition, disjoint ones."""
     if not isinstance(entry, Partition):
         return tuple(frozenset(members_of(group, seats)) for group in getattr(entry, "of", ()))
-    groups = [frozenset(members_of(group, seats)) for group in entry.groups]
+    groups = tuple(frozenset(members_of(group, seats)) for group in entry.groups)
     seen: set[str] = set()
     for group in groups:
         if shared := seen & group:
             named = ", ".join(entry.groups)
             raise ConfigError(f"groups is {named}; allowed: disjoint groups, {min(shared)!r} is in two")
         seen |= group
-    return (groups[0], frozenset(seats) - groups[0]) if len(groups) == 1 else tuple(groups)
+    if frozenset(seats) in groups:
+        raise ConfigError(f"groups is {', '.join(entry.groups)}; allowed: groups that somebody is outside of")
+    return groups
 
 
 def _victim(entry: Entry, groups: Groups, src: str, dst: str) -> str:
     """Return whom a law strikes when src sends to dst; empty: it does not hold for this pair."""
     if isinstance(entry, Partition):
-        side = {member: i for i, group in enumerate(groups) for member in (src, dst) if member in group}
-        apart = len(side) == 2 and (side[src] != side[dst] if entry.symmetric else side[src] < side[dst])
-        return src if apart else ""
+        return src if _apart(entry, groups, src, dst) else ""
     if not groups:
         return src
     return next((member for member in (src, dst) if any(member in group for group in groups)), "")
+
+
+def _apart(cut: Partition, groups: Groups, src: str, dst: str) -> bool:
+    side = {member: i for i, group in enumerate(groups) for member in (src, dst) if member in group}
+    if cut.mode == SPLIT:
+        return len(side) == 2 and (side[src] != side[dst] if cut.symmetric else side[src] < side[dst])
+    return side.get(src) != side.get(dst) and (cut.symmetric or src in side)

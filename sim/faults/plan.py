@@ -31,6 +31,7 @@ from sim.faults.fields import (
     END,
     FLAG,
     HEALED,
+    LASTING,
     MOST,
     POSITIVE,
     PROBABILITY,
@@ -63,10 +64,13 @@ from sim.faults.stages import STAGE_NAMES
 __all__ = [
     "BASKETS",
     "CLIENTS",
+    "CUTS",
     "EVERYBODY",
     "FAULT_KINDS",
+    "ISOLATE",
     "LAWS",
     "NETWORK_KINDS",
+    "SPLIT",
     "Bandwidth",
     "Byzantine",
     "Churn",
@@ -98,6 +102,8 @@ __all__ = [
 ]
 
 EVERYBODY, CLIENTS, BASKETS = "*", "clients", "baskets"
+ISOLATE, SPLIT = CUTS = ("isolate", "split")
+MAX_TURNS: Final = 10_000  # of a cut that comes and goes, which are drawn before the run
 _ID_BYTES: Final = 6  # of an entry's digest: two of a plan's dozen collide once in 10^12 plans
 
 
@@ -106,16 +112,37 @@ _ID_BYTES: Final = 6  # of an entry's digest: two of a plan's dozen collide once
 
 @attrs.frozen
 class Partition:
-    """What is sent from one of the groups to another one is lost; who is in none of them talks to everybody.
+    """Some cannot reach others.
 
-    One group alone is cut off from all others. Not symmetric: only what goes from an earlier group to a later one is
-    lost (from the one group to the others), the way back is open.
+    Attributes:
+        at_s: when.
+        until_s: when all can reach each other again.
+        groups: who; no member is in two.
+        symmetric: the cut loses both ways. Else: isolate, only what leaves a group; split, only what goes from an
+            earlier group to a later one.
+        mode: how the cut runs. isolate: around each group, which reaches nobody outside of it; split: between the
+            groups alone, two or more, while who is in none of them reaches everybody. Clients of two baskets never
+            talk to each other, so a split between these loses nothing.
+        stability_s: how long a cut holds; then, as long, there is none, and so on. Chance draws each time between half
+            and three halves of this. Infinity: the cut holds throughout.
     """
 
     at_s: float = attrs.field(converter=as_float, validator=START)
     until_s: float = attrs.field(converter=as_float, validator=HEALED)
     groups: tuple[str, ...] = attrs.field(converter=as_names, validator=SOME_OF)
     symmetric: bool = attrs.field(default=True, validator=FLAG)
+    mode: str = attrs.field(default=ISOLATE, validator=checked(choice(*CUTS)))
+    stability_s: float = attrs.field(default=math.inf, converter=as_float, validator=LASTING)
+
+    def __attrs_post_init__(self) -> None:
+        if self.mode == SPLIT and len(self.groups) < 2:
+            raise ConfigError(f"groups is {self.groups}; allowed: two groups or more, where mode is {SPLIT}")
+        least_s = (self.until_s - self.at_s) / MAX_TURNS
+        if self.stability_s < least_s:
+            raise ConfigError(
+                f"stability_s is {self.stability_s}; allowed: {least_s} or more, for at most {MAX_TURNS} turns until "
+                f"{self.until_s} s"
+            )
 
 
 @attrs.frozen
@@ -136,9 +163,7 @@ class Crash:
 
     at_s: float = attrs.field(converter=as_float, validator=START)
     of: tuple[str, ...] = attrs.field(converter=as_names, validator=SOME_OF)
-    down_s: float = attrs.field(
-        default=math.inf, converter=as_float, validator=checked(real("seconds above 0, or inf", lambda v: v > 0))
-    )
+    down_s: float = attrs.field(default=math.inf, converter=as_float, validator=LASTING)
     torn: bool = attrs.field(default=False, validator=FLAG)
 
 

@@ -166,6 +166,10 @@ class FaultStage:
         """Return what a member sends instead of a packet; each then passes on its own. The honest send it as it is."""
         return self._liars.say(src, dst, packet)
 
+    def heal(self) -> None:
+        """Let nobody lie from now on: learners outlive the plan, for cores hold them."""
+        self._liars.heal()
+
     def fired(self, now: float | None = None) -> tuple[Fired, ...]:
         """Return how often each entry has struck; crashes after `now` (None: the end of the run) do not count."""
         totals = [Counter(noted) for noted in self._noted]

@@ -74,8 +74,8 @@ class WorldConfig:
         round_every_s: pause between the end of a round and the next.
         rounds: how many; 0: as many as there is time for.
         until_s: virtual seconds.
-        heal_s: the last seconds without faults: everybody comes up again, and after
-            `healing_s` a new model is demanded.
+        heal_s: the last seconds without faults: everybody comes up again, nobody lies, and after `healing_s` a new
+            model is demanded.
         executor: who runs it.
     """
 

@@ -52,8 +52,8 @@ class View(Protocol):
     def mailbox_sizes(self) -> Mapping[str, int]:
         """Return how many messages wait at a member, where any do."""
 
-    def handling_s(self, member: str) -> float:
-        """Return how long a member takes over a message."""
+    def behind_s(self, member: str) -> float:
+        """Return how long ago came what a slow member has in hand; 0: it has nothing in hand."""
 
 
 class Checker:

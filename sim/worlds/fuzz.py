@@ -13,11 +13,16 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from scarcity.federation.packets import Ready, Release, SecureSum, TrustedUpdate, TrustMode, Unprotected
+from scarcity.federation.roster import COORDINATOR, basket_id
 from sim.chance import Chance
 from sim.faults.attacks import BEHAVIOURS
 from sim.faults.plan import (
+    BASKETS,
+    CLIENTS,
     FAULT_KINDS,
+    ISOLATE,
     NETWORK_KINDS,
+    SPLIT,
     Bandwidth,
     Byzantine,
     Churn,
@@ -175,8 +180,16 @@ def _latency(picks: Picks, _config: WorldConfig) -> Latency:
 
 def _partition(picks: Picks, config: WorldConfig) -> Partition:
     at_s, until_s = _window(picks)
-    groups = config.domains if len(config.domains) > 1 and picks.share() < 0.5 else (picks.one(sorted(config.seats)),)
-    return Partition(at_s, until_s, groups, symmetric=picks.share() < 0.7)
+    client, domain = picks.one(sorted(config.seats)), picks.one(config.domains)
+    basket = basket_id(domain)
+    symmetric, stability_s = picks.share() < 0.7, picks.one((math.inf, math.inf, 0.3, 2.0))
+    if picks.share() < 0.7:
+        isolated = picks.one(((client,), (domain,), (basket,), (COORDINATOR,), config.domains))
+        return Partition(at_s, until_s, isolated, symmetric, ISOLATE, stability_s)
+    # Only whoever talks to each other can be kept apart.
+    pairs = ((client, basket_id(config.seats[client])), (basket, COORDINATOR), (CLIENTS, BASKETS))
+    split = picks.one(pairs)
+    return Partition(at_s, until_s, split if picks.share() < 0.5 else split[::-1], symmetric, SPLIT, stability_s)
 
 
 def _dropout(picks: Picks, config: WorldConfig) -> Dropout:
@@ -295,6 +308,16 @@ class Coverage:
     def kinds(self) -> set[str]:
         """Kinds of faults that struck at least once."""
         return {name.partition(":")[0] for name in self.labels}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values; combinations and stages in full, sorted."""
+        return {
+            "plans": self.plans,
+            "models": self.models,
+            "combinations": [list(combination) for combination in sorted(self.combinations)],
+            "kinds": sorted(self.kinds),
+            "stages": [list(stage) for stage in sorted(self.stages)],
+        }
 
     def describe(self) -> str:
         """Return it in three lines."""

@@ -61,7 +61,7 @@ class _Run:
         self._order = 0
         self._timers: dict[str, dict[str, int]] = {}  # member -> name -> the order of what is to fire
         self._inbox: dict[str, deque[tuple[Any, ...]]] = {}  # of the members that have something in hand
-        self._pace: dict[str, float] = {}  # how long members took last; to ask the stage again would count as a fault
+        self._hand: dict[str, float] = {}  # when what they have in hand came
         self._life: Counter[str] = Counter()
         self._torn: dict[str, CrashEvent] = {}  # crashes that wait for a record
         skewed = (m for m in built.members if any(self._clocks.local_time(m, t) != t for t in (0.0, 1.0)))
@@ -75,8 +75,8 @@ class _Run:
     def mailbox_sizes(self) -> Mapping[str, int]:
         return {member: len(waiting) for member, waiting in self._inbox.items() if waiting}
 
-    def handling_s(self, member: str) -> float:
-        return self._pace.get(member, 0.0)
+    def behind_s(self, member: str) -> float:
+        return self.now - self._hand[member] if member in self._inbox else 0.0
 
     # The run.
 
@@ -135,7 +135,7 @@ class _Run:
             return
         takes_s = 0.0 if self._stage.is_calm else self._stage.handling_s(member, self.now)
         if takes_s > 0:
-            self._pace[member] = takes_s
+            self._hand[member] = self.now
             self._inbox[member] = deque()
             self._push(self.now + takes_s, _HANDLED, member, self._life[member], item)
         else:
@@ -152,8 +152,10 @@ class _Run:
         if not waiting:
             del self._inbox[member]
             return
+        following = waiting.popleft()
+        self._hand[member] = following[0]
         takes_s = self._stage.handling_s(member, self.now)
-        self._push(self.now + takes_s, _HANDLED, member, life, waiting.popleft())
+        self._push(self.now + takes_s, _HANDLED, member, life, following)
 
     def _take(self, item: tuple[Any, ...]) -> None:
         """Give a core what is due and carry out what it answers."""
@@ -255,6 +257,7 @@ class _Run:
         """Start a member again; nobody in particular: the heal, all that are down."""
         if not member:
             self._torn.clear()
+            self._stage.heal()
             self._stage = self.built.calm
         for name in (member,) if member else self.built.members:
             if name not in self.cores:

@@ -128,6 +128,8 @@ at_s = 30
 until_s = 45
 groups = ["basket-0", "basket-1"]
 symmetric = false
+mode = "split"
+stability_s = 2
 
 [[faults]]
 kind = "dropout"
@@ -140,5 +142,8 @@ def test_a_plan_is_written_by_hand_as_one_thinks_of_it(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text(WRITTEN, encoding="utf-8")
     assert read_plan(tmp_path / "plan.toml") == FaultPlan(
         (Latency.exponential(mean_s=0.02, floor_s=0.005), Loss(0.05, of=("basket-0", "c0003"), until_s=60)),
-        (Partition(30, 45, ("basket-0", "basket-1"), symmetric=False), Dropout("masked", 0.2)),
+        (
+            Partition(30, 45, ("basket-0", "basket-1"), symmetric=False, mode="split", stability_s=2),
+            Dropout("masked", 0.2),
+        ),
     )

@@ -93,6 +93,23 @@ def test_a_broken_promise_writes_a_capsule_that_replays_and_shrinks(
     assert run(sim, ["replay", "small.json", "--quiet"]) == 0
 
 
+def test_a_failure_that_one_client_brings_shrinks_to_that_client(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(_self: Checker, view: View) -> Iterable[str]:
+        struck = {member for fired in view.built.stage.fired(view.now) for member in fired.on if fired.name == "crash"}
+        return ["two models"] if "c0002" in struck else []
+
+    monkeypatch.setattr(OneModel, "end", end)
+    Path("all.toml").write_text(plan_toml(FaultPlan(faults=(Crash(2.0, ("*",), down_s=1.0),))))
+    assert run(sim, [*SMALL, "--plan", "all.toml", "--capsule", "all.json"]) == 1
+    assert run(sim, ["shrink", "all.json", "--quiet"]) == 0
+    assert "faults[0]: crash on c0002\n" in capsys.readouterr().out
+    (entry,) = read_capsule(Path("all-small.json")).plan.entries
+    assert isinstance(entry, Crash)
+    assert entry.of == ("c0002",)
+
+
 def test_a_run_that_is_another_one_says_where_it_leaves_the_path(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(sim, [*SMALL, "--plan", "storm.toml", "--trace", "t.jsonl", "--capsule", "c.json"]) == 0
     named = json.loads(Path("c.json").read_text())
@@ -168,6 +185,17 @@ def test_fuzz_shrinks_and_saves_what_fails(capsys: pytest.CaptureFixture[str], m
     out = capsys.readouterr().out
     assert "shrunk to crash: violation at" in out
     assert len(read_capsule(Path("sim-fuzz-0-7.json")).plan.entries) == 1
+
+
+def test_fuzz_says_what_it_has_tried_in_words_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(sim, ["fuzz", "--plans", "6", "--json", "-", "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    tried = json.loads(out)
+    assert (tried["plans"], tried["first"], tried["failures"], tried["interrupted"]) == (6, 0, [], False)
+    num_stages = len({stage for _mode, stage in tried["stages"]})
+    assert f"distinct fault combinations: {len(tried['combinations'])}; kinds that struck: {len(tried['kinds'])}" in err
+    assert f"protocol stages hit: {num_stages} of 9" in err
+    assert run(sim, ["fuzz", "--plans", "1", "--json", "there/is/no.json"]) == 2
 
 
 @pytest.mark.parametrize("command", ["run --until 100000", "run --executor loop --until 100000", "fuzz --plans 100000"])

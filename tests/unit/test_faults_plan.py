@@ -77,6 +77,10 @@ def test_a_bad_value_of_a_loss_is_named_with_what_is_allowed(table: dict[str, An
         ({**_FAULT, "until_s": float("inf")}, "until_s is inf; allowed: seconds above at_s, not inf"),
         ({**_FAULT, "groups": []}, "groups is (); allowed: a list of at least one group"),
         ({**_FAULT, "symmetric": 1}, "symmetric is 1; allowed: true or false"),
+        ({**_FAULT, "mode": "bridge"}, "mode is 'bridge'; allowed: one of isolate, split"),
+        ({**_FAULT, "mode": "split"}, "groups is ('basket-0',); allowed: two groups or more, where mode is split"),
+        ({**_FAULT, "stability_s": 0}, "stability_s is 0.0; allowed: seconds above 0, or inf"),
+        ({**_FAULT, "stability_s": 0.001}, "stability_s is 0.001; allowed: 0.0015 or more, for at most 10000 turns"),
         ({"kind": "churn", "per_minute": 0, "down_s": 1}, "per_minute is 0.0; allowed: a number above 0"),
         ({"kind": "clock-skew", "of": ["*"], "offset_s": 0, "drift": -1}, "drift is -1.0; allowed: seconds gained"),
     ],
@@ -180,6 +184,11 @@ def test_only_clients_drop_out_and_lie() -> None:
 def test_a_share_of_liars_without_a_single_liar_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"faults\[0\]: share is 0.1; allowed: enough for one client"):
         stage_of(Byzantine("ipm", share=0.1))
+
+
+def test_a_partition_of_everybody_from_nobody_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"faults\[0\]: groups is \*; allowed: groups that somebody is outside of"):
+        stage_of(Partition(1, 2, ("*",)))
 
 
 def test_groups_of_a_partition_have_no_members_in_common() -> None:

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scarcity.errors import LocalError
-from sim.faults.plan import Churn, Clog, Crash, Dropout, Entry, FaultPlan, Latency, Loss, Partition, SlowHandler
+from sim.faults.outages import members_in
+from sim.faults.plan import (
+    Churn,
+    Clog,
+    Crash,
+    Dropout,
+    Entry,
+    FaultPlan,
+    Latency,
+    Loss,
+    Partition,
+    SlowHandler,
+)
 from sim.faults.shrink import ShrinkStep, shrink
-from tests.faults_world import PLANS, plan_of, stage_of
+from tests.faults_world import PLANS, SEATS, plan_of, stage_of
 
 TWELVE = plan_of(
     Latency.exponential(0.02),
@@ -27,6 +40,23 @@ TWELVE = plan_of(
     Dropout("release", 0.5, ("basket-0",)),
     SlowHandler(("baskets",), 0.3),
 )
+# Kinds that name groups, and what else they need.
+WITH_GROUPS: dict[str, dict[str, Any]] = {
+    "crash": {"at_s": 3},
+    "churn": {"per_minute": 6, "down_s": 1},
+    "clog": {"at_s": 1, "until_s": 2},
+    "slow-handler": {"seconds": 0.1},
+    "clock-skew": {"offset_s": 5},
+    "dropout": {"stage": "masked"},
+    "byzantine": {"behaviour": "ipm"},
+    "loss": {"probability": 0.1},
+}
+SWARM = {f"basket/basket-{i}": f"basket-{i}" for i in range(3)} | {f"c{i:04d}": f"basket-{i % 3}" for i in range(300)}
+
+
+def _of(entry: Entry) -> tuple[str, ...]:
+    names: tuple[str, ...] = getattr(entry, "of", ())
+    return names
 
 
 def _needs(*needed: Entry) -> Callable[[FaultPlan], bool]:
@@ -127,10 +157,48 @@ def test_a_torn_crash_becomes_a_clean_one_where_that_suffices() -> None:
     assert not crash.torn
 
 
-def test_two_groups_that_are_kept_apart_both_stay() -> None:
-    (partition,) = shrink(TWELVE, _needs(TWELVE.entries[3])).entries
+@pytest.mark.parametrize(("mode", "groups"), [("split", ("basket-0", "basket-1")), ("isolate", ("basket-1",))])
+def test_two_groups_that_are_split_both_stay_and_of_isolated_ones_one(mode: str, groups: tuple[str, ...]) -> None:
+    plan = plan_of(Partition(30, 45, ("basket-0", "basket-1"), mode=mode))
+    (partition,) = shrink(plan, lambda part: len(part.entries) == 1, seats=SEATS).entries
     assert isinstance(partition, Partition)
-    assert partition.groups == ("basket-0", "basket-1")
+    assert partition.groups == groups
+
+
+@pytest.mark.parametrize("group", ["*", "clients", "basket-1"])
+@pytest.mark.parametrize("kind", WITH_GROUPS)
+def test_a_failure_that_needs_one_client_of_a_group_shrinks_to_that_client(kind: str, group: str) -> None:
+    section = "network" if kind == "loss" else "faults"
+    plan = FaultPlan.from_dict({section: [{"kind": kind, "of": [group], **WITH_GROUPS[kind]}]})
+    runs: list[ShrinkStep] = []
+
+    def fails(part: FaultPlan) -> bool:
+        return any("c0112" in members_in(_of(entry), SWARM) for entry in part.entries)
+
+    (left,) = shrink(plan, fails, runs.append, seats=SWARM).entries
+    assert _of(left) == ("c0112",)
+    assert len(runs) < 80
+
+
+def test_a_failure_that_needs_some_of_a_group_shrinks_to_these() -> None:
+    needed = {"c0001", "c0002", "c0009"}
+    plan = plan_of(Crash(3, ("clients",), 2.0))
+
+    def fails(part: FaultPlan) -> bool:
+        return any(needed <= set(members_in(_of(entry), SEATS)) for entry in part.entries)
+
+    (left,) = shrink(plan, fails, seats=SEATS).entries
+    assert _of(left) == tuple(sorted(needed))
+
+
+def test_a_group_of_which_all_members_are_needed_keeps_its_name() -> None:
+    plan = plan_of(Churn(6, 10), Crash(3, ("basket-0",)))
+
+    def fails(part: FaultPlan) -> bool:
+        struck = [members_in(_of(entry), SEATS) for entry in part.entries]
+        return struck == [members_in(("clients",), SEATS), members_in(("basket-0",), SEATS)]
+
+    assert [_of(entry) for entry in shrink(plan, fails, seats=SEATS).entries] == [("clients",), ("basket-0",)]
 
 
 def test_a_plan_that_does_not_fail_is_refused() -> None:

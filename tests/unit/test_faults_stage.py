@@ -77,26 +77,51 @@ def test_a_duplicate_takes_a_passage_of_its_own() -> None:
     assert {fired.name: fired.count for fired in stage.fired()} == {"duplicate": 1, "latency": 2, "bandwidth": 1}
 
 
+BOTH = ("basket-0", "basket-1")
+CLIENTS_AND_BASKETS = ("clients", "baskets")
 PARTED = [
-    # groups, symmetric, (src, dst, arrives)
-    (("basket-0", "basket-1"), True, [("c0000", "c0001", 0), ("c0001", "c0000", 0), ("c0000", "coordinator", 1)]),
-    (("basket-0", "basket-1"), False, [("c0000", "c0001", 0), ("c0001", "c0000", 1), ("c0000", "c0002", 1)]),
-    (("basket-0",), True, [("c0000", "coordinator", 0), ("coordinator", BASKET, 0), ("c0001", "coordinator", 1)]),
-    (("basket-0",), False, [("c0000", "coordinator", 0), ("coordinator", BASKET, 1), (BASKET, "c0000", 1)]),
-    (("c0000", "c0001", "c0002"), True, [("c0000", "c0002", 0), ("c0001", "c0002", 0), ("c0003", "c0002", 1)]),
+    # groups, mode, symmetric, (src, dst, arrives)
+    (("basket-0",), "isolate", True, [("c0000", "coordinator", 0), ("coordinator", BASKET, 0), ("c0000", "c0002", 1)]),
+    (("basket-0",), "isolate", True, [("c0001", "coordinator", 1), ("c0000", BASKET, 1), ("c0000", "c0001", 0)]),
+    (("basket-0",), "isolate", False, [("c0000", "coordinator", 0), ("coordinator", BASKET, 1), (BASKET, "c0000", 1)]),
+    (BOTH, "isolate", True, [("c0000", "c0001", 0), (BASKET, "coordinator", 0), ("coordinator", BASKET, 0)]),
+    (BOTH, "isolate", False, [("c0000", "c0001", 0), ("c0001", "c0000", 0), ("coordinator", BASKET, 1)]),
+    (("c0000", "c0001"), "isolate", True, [("c0000", "c0002", 0), ("c0002", "c0001", 0), ("c0003", "c0002", 1)]),
+    (BOTH, "split", True, [("c0000", "c0001", 0), ("c0001", "c0000", 0), ("c0000", "coordinator", 1)]),
+    (BOTH, "split", False, [("c0000", "c0001", 0), ("c0001", "c0000", 1), ("c0000", "c0002", 1)]),
+    (CLIENTS_AND_BASKETS, "split", True, [("c0000", BASKET, 0), ("c0000", "c0001", 1), (BASKET, "coordinator", 1)]),
 ]
 
 
-@pytest.mark.parametrize(("groups", "symmetric", "ways"), PARTED)
+@pytest.mark.parametrize(("groups", "mode", "symmetric", "ways"), PARTED)
 def test_a_partition_keeps_groups_apart_until_it_heals(
-    groups: tuple[str, ...], symmetric: bool, ways: list[tuple[str, str, int]]
+    groups: tuple[str, ...], mode: str, symmetric: bool, ways: list[tuple[str, str, int]]
 ) -> None:
-    stage = stage_of(Partition(30, 45, groups, symmetric))
+    stage = stage_of(Partition(30, 45, groups, symmetric, mode))
     for src, dst, arrives in ways:
         assert len(_sent(stage, src, dst, 31.0)) == arrives
         assert _sent(stage, src, dst, 45.0) == (0.0,)
     lost = [src for src, _, arrives in ways if not arrives]
     assert stage.fired() == (Fired(0, "partition", len(lost), tuple(sorted(set(lost)))),)
+
+
+def test_an_unstable_partition_comes_and_goes_for_all_at_once() -> None:
+    stage = stage_of(Partition(10, 50, ("basket-0",), stability_s=2.0))
+    instants = [10 + number / 100 for number in range(4000)]
+    arrives = [len(_sent(stage, "c0000", "coordinator", at)) for at in instants]
+    assert arrives == [len(_sent(stage, BASKET, "coordinator", at)) for at in instants]
+    turns = [at for at, before, after in zip(instants[1:], arrives, arrives[1:], strict=False) if before != after]
+    held = [after - before for before, after in zip([10.0, *turns], turns, strict=False)]
+    assert arrives[0] == 0
+    assert 13 <= len(turns) <= 39
+    assert all(0.98 <= seconds <= 3.02 for seconds in held)
+    assert max(held) - min(held) > 0.5
+    assert _sent(stage, "c0000", "coordinator", 50.0) == _sent(stage, "c0000", "coordinator", 9.9) == (0.0,)
+
+
+def test_turns_of_a_late_and_short_partition_end_too() -> None:
+    stage = stage_of(Partition(1e15, 1e15 + 1, ("basket-0",), stability_s=1e-4))
+    assert len(_sent(stage, "c0000", "coordinator", 1e15 + 1)) == 1
 
 
 def test_what_is_clogged_waits_until_the_end_and_then_takes_its_time() -> None:
