@@ -10,6 +10,7 @@ A slow member's packets wait in the wheel, one after another, for as long as it 
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -130,6 +131,14 @@ class _Life:
             self._run.book.said(self._run.now, self._member, effect)
 
 
+def _clock_here() -> Callable[[], float]:
+    """Return the running loop's clock; asyncio's own needs no look at which library is running, twice a message."""
+    try:
+        return asyncio.get_running_loop().time
+    except RuntimeError:
+        return anyio.current_time
+
+
 class _Run:
     """One execution; a `checkers.View` of itself."""
 
@@ -146,7 +155,8 @@ class _Run:
         self._pace: dict[str, float] = {}
         self._busy: dict[str, float] = {}  # member -> when it has worked off what it was given
         self._torn: dict[str, CrashEvent] = {}
-        self._system = ActorSystem(FEDERATION)
+        self._clock = _clock_here()
+        self._system = ActorSystem(FEDERATION, now=self._clock)
         skewed = (m for m in built.members if any(self._clocks.local_time(m, t) != t for t in (0.0, 1.0)))
         self.skewed = frozenset(skewed)
 
@@ -154,7 +164,7 @@ class _Run:
 
     @property
     def now(self) -> float:
-        return anyio.current_time()
+        return self._clock()
 
     @property
     def cores(self) -> Mapping[str, Core]:
@@ -228,6 +238,7 @@ class _Run:
         instant = math.ceil(at / _WHEEL_S - 1e-6)
         heapq.heappush(self._wheel, (instant, self._order, what, *rest))
         if instant < self._next:
+            self._next = -math.inf
             self._turned.set()
 
     async def _turn(self) -> None:
