@@ -116,20 +116,17 @@ def run(
     config = world.config_for(until_s, heal_s)
     report = _Report(report_file, config.until_s)
     with _Watched(context, config.until_s, quiet=quiet or to_stdout) as watched, ExitStack() as files:
-        sink = None
-        if trace_file is not None:
-            file = files.enter_context(trace_file.open("w", encoding="utf-8"))
-            sink = _line_writer(file.write)
-        watch = [watched.progress, *report.watch]
-        result = World.of(config, plan).run(heal_s=config.heal_s, watch=watch, sink=tee(sink, report.sink))
+        sink = tee(_lines_into(trace_file, files), report.sink)
+        result = World.of(config, plan).run(heal_s=config.heal_s, watch=[watched.progress, *report.watch], sink=sink)
     if json_file is not None:
         _write(json_file, to_json(config, result), to_stdout=to_stdout)
-    said = [*report.write(config, plan, result), render(config, result)]
+    said = [render(config, result)]
     if capsule_file is None and result.violations:
         capsule_file = Path(f"sim-{config.seed}-{result.trace_hash[:8]}.json")
     if capsule_file is not None:
         write_capsule(capsule_file, capsule_of(world, config, result))
         said.insert(0, f"capsule: {capsule_file}")
+    said[:0] = report.write(config, plan, result)
     if never := ", ".join(f"{plan.place(fired.index)} ({fired.name})" for fired in unfired(result)):
         said.insert(len(said) - bool(result.violations), f"never struck, so nothing was tested by it: {never}")
     click.echo("\n".join(said), err=to_stdout)
@@ -386,8 +383,12 @@ def _to_stderr(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _line_writer(write: Callable[[str], object]) -> Callable[[str], object]:
-    return lambda line: write(f"{line}\n")
+def _lines_into(path: Path | None, files: ExitStack) -> Callable[[str], object] | None:
+    """Return what writes lines into a file that `files` closes; None: there is no file."""
+    if path is None:
+        return None
+    file = files.enter_context(path.open("w", encoding="utf-8"))
+    return lambda line: file.write(f"{line}\n")
 
 
 def _write(path: Path, text: str, *, to_stdout: bool) -> None:

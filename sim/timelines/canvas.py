@@ -29,6 +29,11 @@ def width_of(text: str) -> float:
     return _TEXT * sum(1.0 if unicodedata.east_asian_width(c) in "WF" else _ADVANCE for c in text)
 
 
+def _printable(text: str) -> str:
+    """Return a text for XML, which takes no control characters."""
+    return escape("".join(c if c.isprintable() else " " for c in text))
+
+
 def fit(text: str, room: float) -> str:
     """Return a text on one line, at most `room` wide; the middle goes."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
@@ -99,7 +104,7 @@ class Canvas:
         """Add a path, if there is something to draw."""
         if moves:
             wide = f' stroke-width="{number(stroke)}"' if stroke else ""
-            said = f"><title>{escape(title)}</title></path>" if title else "/>"
+            said = f"><title>{_printable(title)}</title></path>" if title else "/>"
             self.add(f'<path class="{look}"{wide} d="{"".join(moves)}"{said}')
 
     def rect(self, look: str, at: float, until: float, y: float, height: float, *, behind: bool = False) -> None:
@@ -114,7 +119,7 @@ class Canvas:
     def text(self, look: str, x: float, y: float, text: str, anchor: str = "start") -> None:
         """Add a text; `y` is its base line."""
         at_end = "" if anchor == "start" else f' text-anchor="{anchor}"'
-        self.add(f'<text class="{look}" x="{number(x)}" y="{number(y)}"{at_end}>{escape(text)}</text>')
+        self.add(f'<text class="{look}" x="{number(x)}" y="{number(y)}"{at_end}>{_printable(text)}</text>')
 
     def heading(self, text: str) -> None:
         """Start a group of lanes."""
@@ -141,11 +146,11 @@ class Canvas:
 
     def svg(self, title: str, alternative: str) -> str:
         """Return the element, to be put into a page as it is."""
-        key = self.frame.key
+        key, said = self.frame.key, _printable(alternative)
         return (
             f'<svg class="{key}" viewBox="0 0 {number(self.frame.width)} {number(self.y)}" role="img" '
             f'aria-labelledby="{key}-title {key}-desc">\n'
-            f'<title id="{key}-title">{escape(title)}</title>\n<desc id="{key}-desc">{escape(alternative)}</desc>\n'
+            f'<title id="{key}-title">{_printable(title)}</title>\n<desc id="{key}-desc">{said}</desc>\n'
             + "\n".join((*self._behind, *self._parts))
             + "\n</svg>\n"
         )

@@ -35,7 +35,7 @@ _STRIP: Final = 30.0
 _NEAR: Final = 10.0  # marks with less between them share a label
 _LABEL_ROWS: Final = 4
 _ROW: Final = 15.0
-_BOLD: Final = 1.08  # how much wider bold letters are
+_BOLD: Final = 1.25  # how much wider bold letters are, of DejaVu Sans
 _CROSSES: Final = 30  # of more crashes on a lane only ticks can be told apart
 
 

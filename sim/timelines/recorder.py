@@ -96,18 +96,22 @@ class Recorder(Checker):
         """Take a line of the trace."""
         head = _HEAD.match(line)
         if head is not None:
-            bins = self._counts.get(head[2])
-            if bins is not None:
-                bins.add(float(head[1]))
+            self._count(float(head[1]), head[2])
             return
         event = json.loads(line)
         at, kind, member = event["at"], event["kind"], event["member"]
+        self._count(at, kind)
         if kind == "crash":
             self._outages.setdefault(member, Outages(self._until_s / NUM_BINS)).crash(at)
         elif kind == "up" and member in self._outages:
             self._outages[member].up(at)
         elif kind == "refuse":
             self._refusals.setdefault(member, Counter())[self._counts["deliver"].place(at)] += 1
+
+    def _count(self, at: float, kind: str) -> None:
+        bins = self._counts.get(kind)
+        if bins is not None:
+            bins.add(at)
 
     def note(self, seen: Seen) -> Iterable[str]:
         """Follow the rounds."""
