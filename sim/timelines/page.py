@@ -27,6 +27,7 @@ _MOST_ROWS: Final = 200  # of a table
 _MOST_PLAN: Final = 100_000  # characters
 _MOST_CELL: Final = 400  # characters
 _SHOWN: Final = 3  # violations in the head; the table has all
+_KEPT: Final = 100  # violations that a run keeps (`sim.worlds.checkers.Checks`)
 _NAMES: Final = 6  # of those that a fault struck
 # Whose violations have to do with what is waited for.
 _WAITERS: Final = frozenset({"Liveness", "NothingOverdue", "GossipConverged"})
@@ -74,7 +75,8 @@ def _verdict(run: Run, wrong: list[str]) -> list[str]:
         said.append(f"{len(violations) - _SHOWN} more violations are in the table.")
     if not violations:
         return ["Failed: no promise was broken, but the run is not what was asked for", *wrong]
-    times = "a promise was broken" if len(violations) == 1 else f"promises were broken {len(violations)} times"
+    more = " or more" if len(violations) >= _KEPT else ""
+    times = "a promise was broken" if len(violations) == 1 else f"promises were broken {len(violations)}{more} times"
     return [f"Failed: {times}", *said, *wrong]
 
 
