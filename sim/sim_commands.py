@@ -7,8 +7,9 @@ struck; 2 wrong use; 130 interrupted.
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -24,11 +25,14 @@ from sim.faults.plan import FaultPlan
 from sim.faults.shrink import MAX_RUNS, ShrinkStep
 from sim.faults.shrink import shrink as shrink_plan
 from sim.interrupts import Interrupts
+from sim.pages import require_page, write_page
 from sim.sim_report import Progress, Stopped, named, render, to_json, unfired, violation_line
+from sim.timelines import Recorder, Run, render_timeline
 from sim.worlds.built import EXECUTORS, WorldConfig
 from sim.worlds.capsule import Capsule, capsule_of, read_capsule, write_capsule
+from sim.worlds.checkers import Checker
 from sim.worlds.fuzz import MODES, UNITS, Case, Coverage, label, random_case, try_case
-from sim.worlds.replay import Replayed, replay
+from sim.worlds.replay import Replayed, replay, tee
 from sim.worlds.result import SimResult
 from sim.worlds.world import World
 
@@ -37,7 +41,10 @@ STATUS_INTERRUPTED: Final = 130
 _FUZZ_SHRINK_RUNS: Final = 100  # a failing case of fuzz; `sim shrink` has more patience
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _json = click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the result as JSON; - for stdout.")
-_quiet = click.option("--quiet", is_flag=True, help="No progress on stderr.")
+_quiet = click.option("--quiet", is_flag=True, help="No progress on a terminal; elsewhere there is none.")
+_report = click.option(
+    "--report", "report_file", type=_FILE, metavar="FILE.html", help="Write the run as a page with a timeline."
+)
 
 
 @click.group()
@@ -80,6 +87,7 @@ def sim() -> None:
     help="Write the run as one file, for `replay` and `shrink`. When a promise was broken one is written anyway.",
 )
 @_json
+@_report
 @_quiet
 @click.pass_context
 def run(
@@ -92,6 +100,7 @@ def run(
     trace_file: Path | None,
     capsule_file: Path | None,
     json_file: Path | None,
+    report_file: Path | None,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -106,12 +115,10 @@ def run(
     plan = FaultPlan() if plan_file is None else read_plan(plan_file)
     world = World.of(WorldConfig(**settings), plan)
     config = world.config_for(until_s, heal_s)
-    with _Watched(context, config.until_s, quiet=quiet) as watched, ExitStack() as files:
-        sink = None
-        if trace_file is not None:
-            file = files.enter_context(trace_file.open("w", encoding="utf-8"))
-            sink = _line_writer(file.write)
-        result = World.of(config, plan).run(heal_s=config.heal_s, watch=[watched.progress], sink=sink)
+    report = _Report(report_file, config.until_s)
+    with _Watched(context, config.until_s, quiet=quiet or to_stdout) as watched, ExitStack() as files:
+        sink = tee(_lines_into(trace_file, files), report.sink)
+        result = World.of(config, plan).run(heal_s=config.heal_s, watch=[watched.progress, *report.watch], sink=sink)
     if json_file is not None:
         _write(json_file, to_json(config, result), to_stdout=to_stdout)
     said = [render(config, result)]
@@ -120,6 +127,7 @@ def run(
     if capsule_file is not None:
         write_capsule(capsule_file, capsule_of(world, config, result))
         said.insert(0, f"capsule: {capsule_file}")
+    said[:0] = report.write(config, plan, result)
     if never := ", ".join(f"{plan.place(fired.index)} ({fired.name})" for fired in unfired(result)):
         said.insert(len(said) - bool(result.violations), f"never struck, so nothing was tested by it: {never}")
     click.echo("\n".join(said), err=to_stdout)
@@ -130,10 +138,18 @@ def run(
 @click.argument("capsule_file", type=_FILE, metavar="CAPSULE")
 @click.option("--against", type=_FILE, metavar="TRACE", help="Trace of the first run: says which event differs first.")
 @click.option("--other-versions", is_flag=True, help="Run it although it was made by other versions.")
+@_report
 @_quiet
 @click.pass_context
 def replay_command(
-    context: click.Context, /, *, capsule_file: Path, against: Path | None, other_versions: bool, quiet: bool
+    context: click.Context,
+    /,
+    *,
+    capsule_file: Path,
+    against: Path | None,
+    other_versions: bool,
+    report_file: Path | None,
+    quiet: bool,
 ) -> None:
     """Run a capsule again: the trace hash must be the same.
 
@@ -145,9 +161,11 @@ def replay_command(
             f"{capsule_file}: {'; '.join(capsule.other_versions)}: this would be no replay; --other-versions runs it "
             "anyway"
         )
+    report = _Report(report_file, capsule.config.until_s)
     with _Watched(context, capsule.config.until_s, quiet=quiet) as watched:
-        done = replay(capsule, against, [watched.progress])
-    for line in _replay_lines(capsule, done):
+        done = replay(capsule, against, [watched.progress, *report.watch], report.sink)
+    lines = _replay_lines(capsule, done)
+    for line in (*report.write(capsule.config, capsule.plan, done.result, () if done.same else lines[-1:]), *lines):
         click.echo(line)
     context.exit(0 if done.same else STATUS_BROKEN)
 
@@ -185,7 +203,7 @@ def shrink_command(context: click.Context, /, *, capsule_file: Path, out: Path |
     require_writable(out, "--out")
     with Interrupts() as interrupts:
         interrupts.hold()
-        small = smaller(capsule, runs, lambda: interrupts.noted, None if quiet else _to_stderr)
+        small = smaller(capsule, runs, lambda: interrupts.noted, _shown(quiet=quiet))
         write_capsule(out, small, "--out")
         interrupted = interrupts.noted
     click.echo("\n".join(_shrunk_lines(capsule, small, out)))
@@ -277,6 +295,7 @@ def fuzz(
     if not out.is_dir():
         raise ConfigError(f"--out {out}: is no folder")
     to_stdout = _checked_json(json_file)
+    show = _shown(quiet=quiet or to_stdout)
     coverage, failures, shown_at = Coverage(), list[str](), time.monotonic()
     with Interrupts() as interrupts:
         interrupts.hold()
@@ -288,13 +307,13 @@ def fuzz(
             coverage.add(tried)
             if tried.result.violations:
                 failures.append(_save(case, tried.result, out / f"sim-fuzz-{seed}-{number}.json", interrupts))
-            if not quiet and time.monotonic() - shown_at >= 1.0:
+            if show is not None and time.monotonic() - shown_at >= 1.0:
                 shown_at = time.monotonic()
-                _to_stderr(f"plan {number - first + 1} of {plans}: {len(failures)} failures, {case.config.mode}")
+                show(f"plan {number - first + 1} of {plans}: {len(failures)} failures, {case.config.mode}")
         interrupted = interrupts.noted
     if json_file is not None:
-        named = {"seed": seed, "first": first, **coverage.to_dict(), "failures": failures, "interrupted": interrupted}
-        _write(json_file, json.dumps(named, indent=1), to_stdout=to_stdout)
+        told = {"seed": seed, "first": first, **coverage.to_dict(), "failures": failures, "interrupted": interrupted}
+        _write(json_file, json.dumps(told, indent=1), to_stdout=to_stdout)
     click.echo("\n".join((coverage.describe(), *(failures or ["no promise was broken"]))), err=to_stdout)
     if interrupted:
         click.echo(f"interrupted after {coverage.plans} plans", err=True)
@@ -319,8 +338,7 @@ class _Watched(ExitStack):
         super().__init__()
         interrupts = self.enter_context(Interrupts())
         interrupts.hold()
-        show = None if quiet else _to_stderr
-        self.progress = Progress(until_s, show, time.monotonic, lambda: interrupts.noted)
+        self.progress = Progress(until_s, _shown(quiet=quiet), time.monotonic, lambda: interrupts.noted)
         self.push(lambda _kind, error, _trace: self._stop(context, error))
 
     @staticmethod
@@ -341,12 +359,47 @@ def _stopped_in(error: BaseException | None) -> Stopped | None:
     return None
 
 
+class _Report:
+    """The page of a run, where one was asked for; refused here, before the run, when it could not be written."""
+
+    def __init__(self, path: Path | None, until_s: float) -> None:
+        if path is not None:
+            require_page(path)
+        self._path = path
+        self._recorder = Recorder(until_s)
+
+    @property
+    def watch(self) -> tuple[Checker, ...]:
+        return () if self._path is None else (self._recorder,)
+
+    @property
+    def sink(self) -> Callable[[str], object] | None:
+        return None if self._path is None else self._recorder.take
+
+    def write(self, config: WorldConfig, plan: FaultPlan, result: SimResult, wrong: Iterable[str] = ()) -> list[str]:
+        """Write it, and return the line that says where."""
+        if self._path is None:
+            return []
+        run = Run(config=config, plan=plan, result=result, recording=self._recorder.recording())
+        write_page(self._path, render_timeline(run, wrong))
+        return [f"report: {self._path}"]
+
+
+def _shown(*, quiet: bool) -> Callable[[str], object] | None:
+    """Return what shows progress: nothing, where nobody looks on while it runs."""
+    return None if quiet or not sys.stderr.isatty() else _to_stderr
+
+
 def _to_stderr(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _line_writer(write: Callable[[str], object]) -> Callable[[str], object]:
-    return lambda line: write(f"{line}\n")
+def _lines_into(path: Path | None, files: ExitStack) -> Callable[[str], object] | None:
+    """Return what writes lines into a file that `files` closes; None: there is no file."""
+    if path is None:
+        return None
+    file = files.enter_context(path.open("w", encoding="utf-8"))
+    return lambda line: file.write(f"{line}\n")
 
 
 def _checked_json(json_file: Path | None) -> bool:

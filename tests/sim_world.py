@@ -56,7 +56,7 @@ class Rough(FaultStage):
     def handling_s(self, member: str, now: float) -> float:
         return self.slow.get(member, 0.0)
 
-    def local_time(self, member: str, now: float) -> float:
+    def shown_time(self, member: str, now: float) -> float:
         offset, drift = self.skew.get(member, (0.0, 0.0))
         return offset + (1 + drift) * now
 

@@ -136,13 +136,15 @@ class FaultStage:
         return self._crashes
 
     def local_time(self, member: str, now: float) -> float:
-        """Return what a member's clock shows at an instant of the world."""
-        clock = self._clocks.get(member)
-        if clock is None:
-            return now
-        for index in self._skewed[member]:
+        """Return what a member's clock shows at an instant of the world; the member goes by it, which counts."""
+        for index in self._skewed.get(member, ()):
             self._noted[index][member] += 1
-        return clock.offset_s + clock.rate * now
+        return self.shown_time(member, now)
+
+    def shown_time(self, member: str, now: float) -> float:
+        """Return what a member's clock shows, to somebody who only looks."""
+        clock = self._clocks.get(member)
+        return now if clock is None else clock.offset_s + clock.rate * now
 
     def world_time(self, member: str, local: float) -> float:
         """Return the instant of the world at which a member's clock shows `local`: when its timers are due."""

@@ -1,4 +1,4 @@
-"""`--report FILE.html`: refused before the run when it could not be written, and never half-written after it.
+"""`scarcity swarm --report FILE.html`: the pages of `sim.pages`, with the pictures of `sim.swarms.report_html`.
 
 The pictures need the extra [report]; nothing of it is imported before a report is asked for.
 """
@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Final, Protocol, cast
 
 from scarcity.errors import ConfigError
-from scarcity.node.files import require_writable, write_whole
+from sim.pages import require_page, write_page
 from sim.swarms.report import SwarmResult
 
-_OPTION: Final = "--report"
 _INSTALL: Final = "python -m pip install 'scarcity-federation[report]'"
 
 
@@ -29,10 +28,8 @@ def require_report(path: Path) -> None:
         ConfigError: matplotlib is missing, or no file can be made there.
     """
     if find_spec("matplotlib") is None:
-        raise ConfigError(f"{_OPTION} needs matplotlib: {_INSTALL}")
-    if str(path) == "-":
-        raise ConfigError(f"{_OPTION} -: a page needs a file; give its name")
-    require_writable(path, _OPTION)
+        raise ConfigError(f"--report needs matplotlib: {_INSTALL}")
+    require_page(path)
 
 
 def write_report(path: Path, result: SwarmResult) -> None:
@@ -42,4 +39,4 @@ def write_report(path: Path, result: SwarmResult) -> None:
         ConfigError: it cannot be written; what was there before is untouched.
     """
     pages = cast("_Pages", importlib.import_module("sim.swarms.report_html"))
-    write_whole(path, pages.render_page(result).encode("utf-8", errors="replace"), _OPTION)
+    write_page(path, pages.render_page(result))

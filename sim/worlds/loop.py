@@ -157,7 +157,7 @@ class _Run:
         self._torn: dict[str, CrashEvent] = {}
         self._clock = _clock_here()
         self._system = ActorSystem(FEDERATION, now=self._clock)
-        skewed = (m for m in built.members if any(self._clocks.local_time(m, t) != t for t in (0.0, 1.0)))
+        skewed = (m for m in built.members if any(self._clocks.shown_time(m, t) != t for t in (0.0, 1.0)))
         self.skewed = frozenset(skewed)
 
     # What checkers look at.
@@ -171,7 +171,7 @@ class _Run:
         return {member: life.core for member, life in self._lives.items()}
 
     def local_time(self, member: str) -> float:
-        return self.shown(member, self.now)
+        return self._clocks.shown_time(member, self.now)
 
     def mailbox_sizes(self) -> Mapping[str, int]:
         sizes = {member: self._system.mailbox_statistics(self._refs[member]).queued for member in self._lives}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -90,21 +90,40 @@ class Replayed:
     difference: Difference | None
 
 
-def replay(capsule: Capsule, against: Path | None = None, watch: Iterable[Checker] = ()) -> Replayed:
+def replay(
+    capsule: Capsule,
+    against: Path | None = None,
+    watch: Iterable[Checker] = (),
+    sink: Callable[[str], object] | None = None,
+) -> Replayed:
     """Run a capsule again.
 
     Args:
         capsule: the run.
         against: trace file of the first run; None: only the hashes are compared.
         watch: beside the checkers.
+        sink: takes each line of this run's trace.
 
     Raises:
         ConfigError: the trace file cannot be read, or the plan names a group without members.
     """
     if against is None:
-        result = capsule.run(watch)
+        result = capsule.run(watch, sink)
         return Replayed(result, result.trace_hash == capsule.trace_hash, None)
     with Against(against) as trace:
-        result = capsule.run(watch, trace.take)
+        result = capsule.run(watch, tee(trace.take, sink))
         trace.end()
     return Replayed(result, result.trace_hash == capsule.trace_hash, trace.difference)
+
+
+def tee(*sinks: Callable[[str], object] | None) -> Callable[[str], object] | None:
+    """Return a sink that hands each line to all of these; None when there is none."""
+    asked = [sink for sink in sinks if sink is not None]
+    if len(asked) <= 1:
+        return asked[0] if asked else None
+
+    def take(line: str) -> None:
+        for sink in asked:
+            sink(line)
+
+    return take

@@ -41,7 +41,7 @@ def test_the_wheel_holds_every_module_and_says_that_it_is_typed(wheel: zipfile.Z
     held = set(wheel.namelist())
     assert ours <= held
     assert {f"{root}/py.typed" for root in FLOORED} <= held
-    assert "sim/swarms/report_html/page.css" in held
+    assert {"sim/pages/page.css", "sim/timelines/timeline.css"} <= held
     assert not [name for name in held if "__pycache__" in name or name.startswith("tests")]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -64,12 +66,35 @@ def test_a_run_is_json_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
 def test_progress_has_virtual_time_rounds_and_what_is_waited_for(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     ticks = iter(range(10_000))
     monkeypatch.setattr("sim.sim_commands.time.monotonic", lambda: float(next(ticks)))
     assert run(sim, [argument for argument in SMALL if argument != "--quiet"]) == 0
     first = capsys.readouterr().err.splitlines()[2]
     assert first.startswith("3 of 8 virtual s: round ")
     assert "waits for" in first
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json", "-"], ["--quiet"]])
+def test_where_nobody_looks_on_there_is_no_progress(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: bool(arguments))
+    ticks = iter(range(10_000))
+    monkeypatch.setattr("sim.sim_commands.time.monotonic", lambda: float(next(ticks)))
+    assert run(sim, [*(argument for argument in SMALL if argument != "--quiet"), *arguments]) == 0
+    assert "virtual s: round" not in capsys.readouterr().err
+
+
+def test_fuzz_tells_a_terminal_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter(range(10_000))
+    monkeypatch.setattr("sim.sim_commands.time.monotonic", lambda: float(next(ticks)))
+    for watched in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda told=watched: told)
+        assert run(sim, ["fuzz", "--plans", "1", "--mode", "none"]) == 0
+        assert ("plan 1 of 1: 0 failures" in capsys.readouterr().err) is watched
 
 
 def test_a_broken_promise_writes_a_capsule_that_replays_and_shrinks(
@@ -83,6 +108,7 @@ def test_a_broken_promise_writes_a_capsule_that_replays_and_shrinks(
     assert f"capsule: {written}" in out
     assert run(sim, ["replay", str(written), "--against", "t.jsonl", "--quiet"]) == 0
     assert "same trace hash" in capsys.readouterr().out
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert run(sim, ["shrink", str(written), "--out", "small.json"]) == 0
     said = capsys.readouterr()
     assert "3 entries before, 1 now" in said.out
@@ -201,17 +227,23 @@ def test_fuzz_says_what_it_has_tried_in_words_and_as_json(capsys: pytest.Capture
 @pytest.mark.parametrize("command", ["run --until 100000", "run --executor loop --until 100000", "fuzz --plans 100000"])
 def test_ctrl_c_ends_with_a_line_and_status_130(command: str) -> None:
     code = "import sys; from scarcity.cli.main import run; from sim.sim_commands import sim; sys.exit(run(sim))"
+    terminal, its_end = pty.openpty()  # progress is for those who look on
     process = subprocess.Popen(
         [sys.executable, "-c", code, *command.split()],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=its_end,
     )
-    assert process.stderr is not None
-    process.stderr.readline()  # the first progress: it runs
-    process.send_signal(signal.SIGINT)
-    _out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted" in err
-    assert "Traceback" not in err
+    os.close(its_end)
+    try:
+        said = os.read(terminal, 4096)  # the first progress: it runs
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # the end of the file of a terminal that nobody has any more
+            while more := os.read(terminal, 4096):
+                said += more
+        assert process.wait(timeout=60) == 130
+    finally:
+        process.kill()
+        os.close(terminal)
+    assert b"interrupted" in said
+    assert b"Traceback" not in said

@@ -7,8 +7,9 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 
+from sim.pages import Table
 from sim.swarms.report import SwarmResult
-from sim.swarms.report_html.chart import BEHIND, BLUE, FILL, INK, RED, Picture, Table, draw, place
+from sim.swarms.report_html.chart import BEHIND, BLUE, FILL, INK, RED, Picture, draw, place
 
 _HEIGHT: Final = 270.0
 _MAX_LABELS: Final = 6

@@ -25,6 +25,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
+from sim.pages import Table
+
 WIDTH: Final = 340.0
 # Okabe and Ito's palette: told apart with any kind of colour vision, and by lightness in print.
 BLUE: Final = "#0072B2"
@@ -64,15 +66,6 @@ _SETTINGS: Final[dict[Any, Any]] = {
 _XLINK: Final = "{http://www.w3.org/1999/xlink}"
 _REFERENCE: Final = re.compile(r"url\(#([^)]+)\)")
 _NO_METADATA: Final = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-
-
-@attrs.frozen
-class Table:
-    """The figures behind a picture; every cell is plain text."""
-
-    caption: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 @attrs.frozen

@@ -8,6 +8,7 @@ from typing import Final
 from matplotlib.axes import Axes
 
 from scarcity.engine import Relation
+from sim.pages import Table
 from sim.swarms.report import SwarmResult
 from sim.swarms.report_html.chart import (
     BEHIND,
@@ -18,7 +19,6 @@ from sim.swarms.report_html.chart import (
     RED,
     WIDTH,
     Picture,
-    Table,
     draw,
     fit_line,
     place,

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from scarcity.engine import Relation
+from sim.pages import Table
 from sim.swarms.report import SwarmResult
-from sim.swarms.report_html.chart import BLUE, GREY, INK, RED, WIDTH, Picture, Table, draw, fit_line, measure
+from sim.swarms.report_html.chart import BLUE, GREY, INK, RED, WIDTH, Picture, draw, fit_line, measure
 from sim.swarms.report_html.links import by_strength, cross, name_of
 
 _ROW: Final = 44.0  # between boxes of a column

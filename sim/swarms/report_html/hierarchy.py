@@ -8,9 +8,10 @@ from typing import Any, Final
 import attrs
 from matplotlib.axes import Axes
 
+from sim.pages import Table
 from sim.swarms.plan import Closing
 from sim.swarms.report import SwarmResult
-from sim.swarms.report_html.chart import BLUE, GREY, INK, PALE, RED, WIDTH, Picture, Table, draw, fit_line, measure
+from sim.swarms.report_html.chart import BLUE, GREY, INK, PALE, RED, WIDTH, Picture, draw, fit_line, measure
 
 _MAX_BASKETS: Final = 20
 _MAX_MARKS: Final = 208  # eight lines

@@ -6,6 +6,7 @@ from typing import Final
 
 from matplotlib.axes import Axes
 
+from sim.pages import Table
 from sim.swarms.report import SwarmResult
 from sim.swarms.report_html.chart import (
     BEHIND,
@@ -17,7 +18,6 @@ from sim.swarms.report_html.chart import (
     RED,
     WIDTH,
     Picture,
-    Table,
     draw,
     fit_line,
     place,

@@ -8,9 +8,10 @@ from typing import Final
 
 from matplotlib.axes import Axes
 
+from sim.pages import Table
 from sim.swarms.plan import Waited
 from sim.swarms.report import SwarmResult
-from sim.swarms.report_html.chart import BLUE, FILL, INK, PALE, RED, WIDTH, Picture, Table, draw, fit_line, place
+from sim.swarms.report_html.chart import BLUE, FILL, INK, PALE, RED, WIDTH, Picture, draw, fit_line, place
 
 _MAX_ROWS: Final = 24
 _ROW: Final = 40.0
