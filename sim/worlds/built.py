@@ -286,7 +286,9 @@ class Built:
     _terms: RoundTerms
     lives: dict[str, int] = attrs.field(factory=dict)
     given: dict[tuple[str, int], Update] = attrs.field(factory=dict)
-    reader: SharedReader = attrs.field(factory=SharedReader)
+    reader: SharedReader = attrs.field(
+        default=attrs.Factory(lambda self: SharedReader(len(self.members)), takes_self=True)
+    )
 
     def core(self, member_id: str) -> Core:
         """Start a member's next life: a core from its disk."""

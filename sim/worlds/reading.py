@@ -17,16 +17,20 @@ from scarcity.federation.packets import Packet
 from scarcity.federation.reader import Item, item_of
 
 T = TypeVar("T")
-_ITEMS = 1 << 14  # some rounds of a thousand clients
-_VALUES = 128  # of `once`: the newest rounds of some dozen baskets
+_OF_A_MEMBER = 64  # packets kept in mind: it signs about four a round
+_GATES = 4  # and other values of `once` kept in mind, a member
 
 
 class SharedReader:
-    """Reads each item once in this process, however many members get it."""
+    """Reads each item once in this process, however many members get it.
 
-    memory = _ITEMS
+    Args:
+        num_members: how many read with it; what it keeps in mind is bounded by their newest rounds.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, num_members: int) -> None:
+        self.memory = _OF_A_MEMBER * num_members
+        self._most_values = _GATES * num_members
         self._items: dict[bytes, Item] = {}
         self._packed: dict[int, Item] = {}
         # A packet that is held keeps its id().
@@ -46,8 +50,8 @@ class SharedReader:
 
     def _met(self, item: Item) -> Item:
         # An item that is held keeps its packet, and so the packet's id().
-        _keep(self._items, item.encoded, item, _ITEMS)
-        _keep(self._packed, id(item.packet), item, _ITEMS)
+        _keep(self._items, item.encoded, item, self.memory)
+        _keep(self._packed, id(item.packet), item, self.memory)
         return item
 
     def holds(self, packet: Packet, public_key: bytes) -> bool:
@@ -55,7 +59,7 @@ class SharedReader:
         known = self._verdicts.get((id(packet), public_key))
         if known is None:
             known = (packet, signature_holds(packet, public_key))
-            _keep(self._verdicts, (id(packet), public_key), known, _ITEMS)
+            _keep(self._verdicts, (id(packet), public_key), known, self.memory)
         return known[1]
 
     def item_holds(self, item: Item, public_key: bytes) -> bool:
@@ -64,12 +68,12 @@ class SharedReader:
 
     def signed(self, packet: Packet, key: SigningKey) -> None:
         """Learn of a packet that a member of this process has just signed."""
-        _keep(self._verdicts, (id(packet), bytes(key.verify_key)), (packet, True), _ITEMS)
+        _keep(self._verdicts, (id(packet), bytes(key.verify_key)), (packet, True), self.memory)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return what `make` gives, the same for an equal key."""
         if key not in self._values:
-            _keep(self._values, key, make(), _VALUES)
+            _keep(self._values, key, make(), self._most_values)
         return cast("T", self._values[key])
 
 
