@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 import attrs
 from anyio.abc import ByteStream
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from scarcity.node.setup.directory import read_directory, sign_directory, write_directory
+from scarcity.node.setup.keys import read_federation
+from sim.faults.plan import FaultPlan
+from sim.testing.proxy import FaultProxy, nodes_of
+from tests.kill_world import check_all, read_disk
+from tests.nodes_world import CLIENTS, Federation
 
 
 @attrs.define(eq=False)
@@ -52,3 +61,61 @@ async def memory_bytes() -> AsyncIterator[tuple[MemoryBytes, MemoryBytes]]:
     back, returns = anyio.create_memory_object_stream[bytes](math.inf)
     async with MemoryBytes(there, returns) as one, MemoryBytes(back, arrives) as other:
         yield one, other
+
+
+@attrs.define(eq=False)
+class Storm:
+    """A federation of daemons whose links go through a proxy, in a thread of its own."""
+
+    federation: Federation
+    proxy: FaultProxy
+    _portal: BlockingPortal
+    _up_at: dict[str, float] = attrs.field(factory=dict)
+
+    def begin(self) -> None:
+        self._portal.call(self.proxy.begin)
+
+    @property
+    def now_s(self) -> float:
+        return self._portal.call(lambda: self.proxy.now_s)
+
+    def step(self) -> None:
+        """Kill whom the plan kills by now, and start again whose time has come."""
+        daemons = self.federation.daemons
+        for event in self._portal.call(self.proxy.due_crashes):
+            daemons[event.member].kill()
+            self._up_at[event.member] = event.up_at_s
+        now = self.now_s
+        for name in [name for name, up_at in self._up_at.items() if up_at <= now]:
+            del self._up_at[name]
+            daemons[name].start()
+
+    def wait(self, what: str, done: Callable[[], bool], seconds: float = 60.0) -> None:
+        """Wait until something is so, while the plan kills and daemons come up again."""
+
+        def come() -> bool:
+            self.step()
+            return done()
+
+        self.federation.wait(what, come, seconds)
+
+    def check(self) -> None:
+        """See that every fault has struck, no daemon broke, and no disk breaks a law. After the daemons' end."""
+        never = self._portal.call(self.proxy.never_struck)
+        assert not never, f"never struck, so nothing was tested by it: {never}"
+        for daemon in self.federation.each():
+            assert "Traceback" not in daemon.log, daemon.log
+        check_all({name: read_disk(daemon.data) for name, daemon in self.federation.daemons.items()}, CLIENTS)
+
+
+@contextmanager
+def storm(federation: Federation, plan: FaultPlan, seed: int, *, until_s: float = 120.0) -> Iterator[Storm]:
+    """Put the proxy between daemons that do not run yet: each gets a directory of its own, signed by the operator."""
+    keys = read_federation(federation.operator / "keys")
+    directory = read_directory(federation.operator / "roster.json", keys.operator_public_key, time.time()).directory
+    proxy = FaultProxy(plan, nodes_of(directory), seed, until_s=until_s)
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(proxy):
+        for name, daemon in federation.daemons.items():
+            own = sign_directory(proxy.directory_for(name, directory), keys.operator_key)
+            write_directory(daemon.folder / "roster.json", own)
+        yield Storm(federation, proxy, portal)

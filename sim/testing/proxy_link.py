@@ -11,6 +11,7 @@ writer at most `MAX_WAITING` chunks wait; then the sender is not read from, as o
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import socket
 import struct
@@ -148,6 +149,7 @@ async def reset(stream: ByteStream) -> None:
     """Close a stream so that the other side is told of a broken connection, not of an end; what waits is dropped."""
     if isinstance(stream, SocketStream):
         raw = stream.extra_attributes[SocketAttribute.raw_socket]()
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with contextlib.suppress(OSError):  # the other side was faster: it is closed already
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     with anyio.CancelScope(shield=True):
         await anyio.aclose_forcefully(stream)
