@@ -14,7 +14,7 @@ from tests.nodes_world import APART, Federation, Rows, found, newest_round
 from tests.proxy_world import Storm, storm
 
 QUICK = {
-    "gossip_s": 0.2, "ready_s": 0.4, "close_s": 0.4, "deadline_s": 1.5, "stage_s": 0.4, "quorum": 0.5,
+    "gossip_s": 0.2, "ready_s": 0.4, "close_s": 0.4, "deadline_s": 6.0, "stage_s": 0.4, "quorum": 0.5,
 }  # fmt: skip
 
 
@@ -22,8 +22,8 @@ def federation_of(folder: Path, mode: str) -> Federation:
     return found(folder, APART, settings=QUICK, mode=mode, rounds=10_000, interval_s=0.2, gather_s=5.0, epsilon=50.0)
 
 
-def begin_in_mid_round(under: Storm, rows: Rows) -> None:
-    """Wait for a first model, and then for a round that is open."""
+def begin_in_mid_round(under: Storm, rows: Rows) -> int:
+    """Wait for a first model, and then for a round that is open; begin, and return it."""
     hub = under.federation.daemons["hub"]
 
     def is_open() -> bool:
@@ -32,6 +32,7 @@ def begin_in_mid_round(under: Storm, rows: Rows) -> None:
 
     under.wait("an open round after a model", is_open, 30)
     under.begin()
+    return newest_round(hub)
 
 
 def weather(under: Storm, rows: Rows, until_s: float) -> None:
@@ -44,8 +45,11 @@ def weather(under: Storm, rows: Rows, until_s: float) -> None:
     under.wait("the end of the plan", is_over, until_s + 30)
 
 
-def require_rounds_go_on(under: Storm, rows: Rows) -> None:
-    """A round that opens from now on gives its model to every node; no client has spent more than it may."""
+def require_rounds_go_on(under: Storm, rows: Rows) -> set[int]:
+    """A round that opens from now on gives its model to every node, which then hold the models that are returned.
+
+    No client has spent more than it may.
+    """
     daemons = under.federation.each()
     before = 0
 
@@ -56,9 +60,12 @@ def require_rounds_go_on(under: Storm, rows: Rows) -> None:
             return True
         return False
 
+    def held() -> set[int]:
+        return set.intersection(*(daemon.models() for daemon in daemons))
+
     def has_come() -> bool:
         rows.add(1)
-        return max(set.intersection(*(daemon.models() for daemon in daemons)), default=0) > before
+        return max(held(), default=0) > before
 
     under.wait("all that were killed", is_up, 30)
     under.wait(f"a model after round {before} at every node", has_come, 60)
@@ -69,24 +76,27 @@ def require_rounds_go_on(under: Storm, rows: Rows) -> None:
             assert member["mailbox_lost"] == 0, member
             if member["epsilon_spent"] is not None:
                 assert 0 < member["epsilon_spent"] <= member["epsilon_budget"]
+    return held()
 
 
-def play(folder: Path, plan: FaultPlan, *, seed: int, until_s: float, mode: str = "local") -> None:
+def play(folder: Path, plan: FaultPlan, *, seed: int, until_s: float, mode: str = "local") -> bool:
+    """Run daemons through a plan; return whether the round in which it began has given its model to every node."""
     federation = federation_of(folder, mode)
     rows = Rows(federation)
     rows.add(40)
     with storm(federation, plan, seed, until_s=until_s) as under:
         with federation.running():
-            begin_in_mid_round(under, rows)
+            struck = begin_in_mid_round(under, rows)
             weather(under, rows, until_s)
-            require_rounds_go_on(under, rows)
+            models = require_rounds_go_on(under, rows)
         under.check()
+    return struck in models
 
 
 def test_daemons_come_through_latency_cut_links_a_partition_in_mid_round_and_a_clog(tmp_path: Path) -> None:
     network = (Latency.exponential(0.02, floor_s=0.005), Loss(0.02))
     faults = (Partition(0.1, 1.0, ("south",)), Clog(1.3, 1.9, ("basket/b",)))
-    play(tmp_path, FaultPlan(network, faults), seed=1, until_s=2.0)
+    assert play(tmp_path, FaultPlan(network, faults), seed=1, until_s=2.0)
 
 
 @pytest.mark.slow
