@@ -13,8 +13,9 @@ from sim.faults.plan import Churn, Clog, Crash, FaultPlan, Partition
 from tests.nodes_world import APART, Federation, Rows, found, newest_round
 from tests.proxy_world import Storm, storm
 
+# Quick where nothing is wrong; a basket and a stage wait for longer than the partition and the way back to a link take.
 QUICK = {
-    "gossip_s": 0.2, "ready_s": 0.4, "close_s": 0.4, "deadline_s": 6.0, "stage_s": 0.4, "quorum": 0.5,
+    "gossip_s": 0.2, "ready_s": 0.4, "close_s": 0.4, "deadline_s": 6.0, "stage_s": 5.0, "quorum": 0.5,
 }  # fmt: skip
 
 
