@@ -23,8 +23,9 @@ from sim.faults.files import read_plan
 from sim.faults.plan import FaultPlan
 from sim.faults.shrink import MAX_RUNS, ShrinkStep
 from sim.faults.shrink import shrink as shrink_plan
+from sim.faults.stage import never_struck
 from sim.interrupts import Interrupts
-from sim.sim_report import Progress, Stopped, named, render, to_json, unfired, violation_line
+from sim.sim_report import Progress, Stopped, named, render, to_json, violation_line
 from sim.worlds.built import EXECUTORS, WorldConfig
 from sim.worlds.capsule import Capsule, capsule_of, read_capsule, write_capsule
 from sim.worlds.fuzz import MODES, UNITS, Case, Coverage, label, random_case, try_case
@@ -120,7 +121,7 @@ def run(
     if capsule_file is not None:
         write_capsule(capsule_file, capsule_of(world, config, result))
         said.insert(0, f"capsule: {capsule_file}")
-    if never := ", ".join(f"{plan.place(fired.index)} ({fired.name})" for fired in unfired(result)):
+    if never := never_struck(plan, result.fired):
         said.insert(len(said) - bool(result.violations), f"never struck, so nothing was tested by it: {never}")
     click.echo("\n".join(said), err=to_stdout)
     context.exit(STATUS_BROKEN if result.violations or never else 0)

@@ -96,11 +96,6 @@ def _longest_wait(view: View) -> str:
     return f"; {wait.describe(view.local_time(name))}"
 
 
-def unfired(result: SimResult) -> tuple[Fired, ...]:
-    """Return the faults that struck nobody: a run that asked for them has not tested what its plan says."""
-    return tuple(fired for fired in result.fired if fired.count == 0)
-
-
 def fired_line(fired: Fired) -> str:
     """Return a fault, how often it struck, and whom."""
     return f"{fired.name}: {fired.count}{named(fired.on)}" if fired.count else f"{fired.name}: never"

@@ -196,6 +196,38 @@ def found(
     return Federation(operator, daemons)
 
 
+CLIENTS = {f"{domain}{number}": domain for domain in "ab" for number in range(3)}
+CLIENTS_AT = {"hub": (), "north": ("a0", "a1", "a2"), "south": ("b0", "b1", "b2")}
+BASKET_AT = {"north": ("b",), "south": ("a",)}  # not where its clients are, so that contributions cross links
+APART = tuple(
+    Host(name, tuple((client, CLIENTS[client]) for client in clients), BASKET_AT.get(name, ()), name == "hub")
+    for name, clients in CLIENTS_AT.items()
+)
+
+
+class Rows:
+    """Rows of all clients of APART, more of them whenever asked."""
+
+    def __init__(self, federation: Federation) -> None:
+        self._federation = federation
+        self._number = 0
+
+    def add(self, number: int) -> None:
+        for host, clients in CLIENTS_AT.items():
+            for client in clients:
+                path = self._federation.daemons[host].folder / f"{client}.csv"
+                write_rows(path, self._number, self._number + number, 1)
+        self._number += number
+
+
+def newest_round(daemon: Daemon) -> int:
+    return max(member["round_id"] for member in daemon.status()["members"])
+
+
+def linked(daemon: Daemon, node: str) -> bool:
+    return next(link["up"] for link in daemon.status()["links"] if link["node"] == node)
+
+
 def write_rows(path: Path, start: int, end: int, seed: int) -> None:
     """Append rows start .. end - 1 of a little world in which load drives price."""
     import numpy as np

@@ -11,7 +11,7 @@ The laws are elsewhere: `passage` (packets of a pair), `outages` (crashes, silen
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 
@@ -25,7 +25,7 @@ from sim.faults.passage import Laws, Pair
 from sim.faults.plan import ClockSkew, FaultPlan, SlowHandler, at_place, kind_name
 from sim.faults.stages import said_in
 
-__all__ = ["CrashEvent", "FaultStage", "Fired", "Sign"]
+__all__ = ["CrashEvent", "FaultStage", "Fired", "Sign", "never_struck"]
 
 
 @attrs.frozen
@@ -43,6 +43,11 @@ class Fired:
     name: str
     count: int
     on: tuple[str, ...]
+
+
+def never_struck(plan: FaultPlan, fired: Iterable[Fired]) -> str:
+    """Return place and kind of the entries that have struck nobody: a run that asked for them has not tested them."""
+    return ", ".join(f"{plan.place(each.index)} ({each.name})" for each in fired if each.count == 0)
 
 
 @attrs.define(eq=False)

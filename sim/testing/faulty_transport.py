@@ -26,7 +26,7 @@ from sim.faults.stage import FaultStage, Fired
 
 MAX_DELAYED: Final = 10_000  # messages on their way from one node, a bound as every queue has
 _RESEND_S: Final = 0.2  # after which a reliable message that was lost is said again, about what TCP takes
-_MESSAGE: Final = Packet(Header("", 0, "", 0, ""), GossipPull(()))  # laws of the network do not look at what is said
+ANY_PACKET: Final = Packet(Header("", 0, "", 0, ""), GossipPull(()))  # laws of the network do not look at what is said
 
 
 class FaultyTransport:
@@ -111,7 +111,7 @@ class FaultyTransport:
                 self._inner.send(to_node, kind, header, blob, reliable=reliable)
 
     def _passages(self, to_node: str, size_bytes: int, now: float) -> tuple[float, ...]:
-        return self._stage.passages(self.node, to_node, _MESSAGE, size_bytes, now)
+        return self._stage.passages(self.node, to_node, ANY_PACKET, size_bytes, now)
 
     def _reliable(self, to_node: str, size_bytes: int, now: float) -> tuple[float, ...]:
         """Say it again until it passes; a message of a pair never overtakes another."""

@@ -11,7 +11,8 @@ from actors.transport import Transport
 from scarcity.errors import ConfigError
 from sim.faults.network import Network
 from sim.faults.plan import FAULT_KINDS, NETWORK_KINDS, Fault
-from sim.sim_report import unfired, violation_line
+from sim.faults.stage import never_struck
+from sim.sim_report import violation_line
 from sim.testing.faulty_transport import FaultyTransport
 from sim.worlds.capsule import capsule_of, write_capsule
 from sim.worlds.checkers import Checker
@@ -83,12 +84,12 @@ class Swarm(World):
         """
         config = self.config_for(until_s, heal_s)
         result = self.try_run(until_s, heal_s=heal_s, checkers=checkers, watch=watch, sink=sink)
-        never = [f"{self.plan.place(fired.index)} ({fired.name})" for fired in unfired(result)]
+        never = never_struck(self.plan, result.fired)
         if not result.violations and not never:
             return result
         wrong = [violation_line(violation) for violation in result.violations[:_SHOWN]]
         if never:
-            wrong.append(f"never struck, so nothing was tested by it: {', '.join(never)}")
+            wrong.append(f"never struck, so nothing was tested by it: {never}")
         wrong.append(f"swarm's seed: {config.seed} (--swarm-seed {config.seed} runs it again)")
         if not self.own_code:
             path = self._folder() / "swarm.json"

@@ -1,4 +1,9 @@
-"""Three hosts in network namespaces with a daemon each: the network is cut in mid-round, and rounds come again."""
+"""Three hosts in network namespaces with a daemon each: the network is cut in mid-round, and rounds come again.
+
+Faults of a plan reach daemons in `test_storm.py`, through a proxy. This one stays on a real network, for the proxy is
+always there to be dialled: only here does a connection get no answer at all, do packets die on their way, and is it the
+system's TCP that says them again.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +16,21 @@ import pytest
 
 from tests.kill_world import check_all, read_disk
 from tests.netns_world import Network, network, why_not
-from tests.nodes_world import _RUN, ROOT, Daemon, Federation, Host, found, write_rows
+from tests.nodes_world import (
+    _RUN,
+    APART,
+    CLIENTS,
+    CLIENTS_AT,
+    ROOT,
+    Daemon,
+    Federation,
+    Rows,
+    found,
+    linked,
+    newest_round,
+)
 
 SETTINGS = {"gossip_s": 0.5, "ready_s": 1.0, "close_s": 2.0, "deadline_s": 30.0, "stage_s": 2.0, "quorum": 0.9}
-CLIENTS = {f"{domain}{number}": domain for domain in "ab" for number in range(2)}
-AT = {"hub": (), "north": ("a0", "a1"), "south": ("b0", "b1")}
-BASKET = {"north": ("b",), "south": ("a",)}  # not where its clients are
 
 
 @pytest.fixture
@@ -24,7 +38,7 @@ def net() -> Iterator[Network]:
     reason = why_not()
     if reason is not None:
         pytest.skip(reason)
-    with network(*AT) as made:
+    with network(*CLIENTS_AT) as made:
         yield made
 
 
@@ -42,29 +56,10 @@ class Apart(Daemon):
 
 
 def federation_of(net: Network, folder: Path) -> Federation:
-    hosts = [
-        Host(name, tuple((client, CLIENTS[client]) for client in clients), BASKET.get(name, ()), name == "hub")
-        for name, clients in AT.items()
-    ]
-    places = {name: net.address(name) for name in AT}
-    made = found(folder, hosts, settings=SETTINGS, rounds=1000, interval_s=0.3, places=places)
+    places = {name: net.address(name) for name in CLIENTS_AT}
+    made = found(folder, APART, settings=SETTINGS, rounds=1000, interval_s=0.3, places=places)
     daemons = {name: Apart(daemon.folder, net.command(name)) for name, daemon in made.daemons.items()}
     return Federation(made.operator, daemons)
-
-
-class Rows:
-    """Rows of all clients, more of them whenever asked."""
-
-    def __init__(self, federation: Federation) -> None:
-        self._federation = federation
-        self._number = 0
-
-    def add(self, number: int) -> None:
-        for host, clients in AT.items():
-            for client in clients:
-                path = self._federation.daemons[host].folder / f"{client}.csv"
-                write_rows(path, self._number, self._number + number, 1)
-        self._number += number
 
 
 @pytest.mark.slow
@@ -86,7 +81,7 @@ def test_a_network_that_is_cut_in_mid_round_and_mended_completes_that_round_and_
         rows.add(40)
         held = max(hub.models())
         open_round = held + 1
-        federation.wait("a round without the south", lambda: newest(hub) >= open_round, 30)
+        federation.wait("a round without the south", lambda: newest_round(hub) >= open_round, 30)
         federation.wait("the end of the link", lambda: not linked(hub, "south"), 90)
         assert open_round not in south.models()
         net.heal("south")
@@ -96,11 +91,3 @@ def test_a_network_that_is_cut_in_mid_round_and_mended_completes_that_round_and_
     for daemon in federation.each():
         assert "Traceback" not in daemon.log
     check_all({name: read_disk(daemon.data) for name, daemon in federation.daemons.items()}, CLIENTS)
-
-
-def newest(daemon: Daemon) -> int:
-    return max(member["round_id"] for member in daemon.status()["members"])
-
-
-def linked(daemon: Daemon, node: str) -> bool:
-    return next(link["up"] for link in daemon.status()["links"] if link["node"] == node)
