@@ -216,7 +216,7 @@ class Rows:
         for host, clients in CLIENTS_AT.items():
             for client in clients:
                 path = self._federation.daemons[host].folder / f"{client}.csv"
-                write_rows(path, self._number, self._number + number, 1)
+                write_rows(path, self._number, self._number + number, list(CLIENTS).index(client))
         self._number += number
 
 

@@ -2,9 +2,10 @@
 
 Three hosts on loopback, over TCP with mutual TLS (mode none is refused there and goes over plain TCP): the coordinator
 on one; each basket on another one than its clients, so that contributions and their acknowledgements cross sockets.
-While rounds run and rows come in, a daemon is killed with SIGKILL again and again. Its disk must only have grown; at
-the end all disks together must keep the laws of `tests.kill_world`, and a round must still complete. Prints one JSON
-line; a law that is broken ends it with status 1 and the seed, and the disks stay for whoever looks into it.
+While rounds run and rows come in, a daemon is killed with SIGKILL again and again, when `PLAN` says: it is a fault plan
+of the simulator, whose members are the hosts. A disk must only have grown; at the end all disks together must keep the
+laws of `tests.kill_world`, and a round must still complete. Prints one JSON line; a law that is broken ends it with
+status 1 and the seed, and the disks stay for whoever looks into it.
 
 Daemons are forked from a process that has imported everything: then a life begins in a tenth of a second, and it is
 the protocol that is killed, not Python's imports. `python scripts/bench/kill_loop.py --kills 200 --seed 1`.
@@ -18,7 +19,6 @@ import json
 import math
 import multiprocessing
 import os
-import random
 import shutil
 import sys
 import tempfile
@@ -32,17 +32,20 @@ from scarcity.cli.main import run  # noqa: E402 - needs the line above
 from scarcity.cli.node import node  # noqa: E402
 from scarcity.errors import FederationError  # noqa: E402
 from scarcity.node.setup.keys import read_private_key  # noqa: E402
+from sim.chance import Chance  # noqa: E402
+from sim.faults.plan import Churn, FaultPlan  # noqa: E402
+from sim.faults.stage import FaultStage  # noqa: E402
 from tests.kill_world import Disk, check_all, check_grown, contributions_of, models_of, read_disk  # noqa: E402
-from tests.nodes_world import Daemon, Federation, Host, found  # noqa: E402
+from tests.nodes_world import APART, CLIENTS, Daemon, Federation, Rows, found  # noqa: E402
 
-CLIENTS = {f"{domain}{number}": domain for domain in "ab" for number in range(3)}
-_AT = {"a": "south", "b": "north"}  # clients of a domain; its basket is at the other host
 SETTINGS = {
     "gossip_s": 0.3, "ready_s": 0.6, "close_s": 0.5, "deadline_s": 1.5, "stage_s": 0.6,
     "quorum": 0.5, "rule": "average",
 }  # fmt: skip
 # Long enough for a round to get somewhere, short enough for a loop: a round takes some 0.3 s undisturbed.
-_PAUSE_S, _DOWN_S = (0.0, 0.6), (0.0, 0.5)
+_DOWN_S = (0.01, 0.1, 0.25, 0.5)
+PLAN = FaultPlan((), tuple(Churn(per_minute=50, down_s=down_s, of=("*",)) for down_s in _DOWN_S))
+_KILL_S = 60 / 200  # mean of the plan's pauses
 _SPARE_S = 60.0
 _CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -60,7 +63,7 @@ class Killable:
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
-        self.due_at = 0.0  # of its next life
+        self.due_s = 0.0  # of its next life, in the plan's time
         self.disk = Disk((), {}, ())
         self.spent: dict[str, float] = {}
         self.died: list[str] = []  # ends that were not ours
@@ -93,48 +96,40 @@ class Killable:
 class Loop:
     """The hosts, their rows, and who is killed when: a function of the seed, as far as the machine keeps time."""
 
-    def __init__(self, federation: Federation, seed: int) -> None:
-        self.hosts = [Killable(daemon) for daemon in federation.each()]
+    def __init__(self, federation: Federation, kills: int, seed: int) -> None:
+        self.hosts = {daemon.name: Killable(daemon) for daemon in federation.each()}
+        self.rows = Rows(federation)
         self.num_kills = 0
+        until_s = _KILL_S * (2 * kills + 100)  # fewer crashes than `kills` by then: in less than one of 10^6 seeds
+        stage = FaultStage(PLAN, {name: name for name in self.hosts}, Chance(seed), until_s)
+        self._crashes = iter(stage.crashes())
         self._federation = federation
-        self._chance = random.Random(seed)  # noqa: S311 - no secrets: who dies when
-        self._num_rows = dict.fromkeys(CLIENTS, 0)
+        self._began_at = time.monotonic()
 
-    def add_rows(self, number: int) -> None:
-        """Give every client new rows."""
-        for name, domain in CLIENTS.items():
-            path = self._federation.daemons[_AT[domain]].folder / f"{name}.csv"
-            first = self._num_rows[name]
-            with path.open("a") as file:
-                if not first:
-                    file.write("day,load,price\n")
-                for day in range(first, first + number):
-                    file.write(f"{day},{self._chance.gauss(0, 1):.6f},{self._chance.gauss(0, 1):.6f}\n")
-            self._num_rows[name] = first + number
-
-    def start_due(self, now: float) -> None:
-        for host in self.hosts:
-            if not host.is_up and now >= host.due_at:
+    def start_due(self, now_s: float) -> None:
+        for host in self.hosts.values():
+            if not host.is_up and now_s >= host.due_s:
                 host.start()
 
     def step(self) -> None:
-        """Wait a moment, kill somebody who lives."""
-        until = time.monotonic() + self._chance.uniform(*_PAUSE_S)
-        while time.monotonic() < until:
+        """Wait for the next crash of the plan, and kill whom it strikes."""
+        event = next(self._crashes)
+        while (now_s := time.monotonic() - self._began_at) < event.at_s:
+            self.start_due(now_s)
             time.sleep(0.01)
-            self.start_due(time.monotonic())
-        self.add_rows(4)
-        alive = [host for host in self.hosts if host.is_up]
-        if alive:
-            host = self._chance.choice(alive)
-            host.kill()
-            host.due_at = time.monotonic() + self._chance.uniform(*_DOWN_S)
-            self.num_kills += 1
+        self.start_due(event.at_s)
+        began = time.monotonic()
+        self.rows.add(4)
+        host = self.hosts[event.member]
+        host.kill()
+        host.due_s = event.up_at_s
+        self.num_kills += 1
+        self._began_at += time.monotonic() - began  # the plan's time stands still while a disk is read
 
     def come_round(self) -> None:
         """Let all live until they hold the model of a round that was opened when everybody was up again."""
         self.start_due(math.inf)
-        daemons = [host.daemon for host in self.hosts]
+        daemons = [host.daemon for host in self.hosts.values()]
         newest = 0
 
         def is_up() -> bool:
@@ -145,7 +140,7 @@ class Loop:
             return False
 
         def has_come() -> bool:
-            self.add_rows(1)  # a client without new rows has nothing to give
+            self.rows.add(1)  # a client without new rows has nothing to give
             return max(set.intersection(*(daemon.models() for daemon in daemons)), default=0) > newest
 
         self._federation.wait("the last life of every daemon", is_up, _SPARE_S)
@@ -158,18 +153,12 @@ def play(folder: Path, *, kills: int, seed: int, mode: str) -> dict[str, object]
     Raises:
         AssertionError: a law is broken, or no round completes any more.
     """
-    seats = {_AT[d]: tuple(pair for pair in CLIENTS.items() if pair[1] == d) for d in "ab"}
-    hosts = [
-        Host("hub", coordinator=True),
-        Host("north", seats["north"], ("a",)),
-        Host("south", seats["south"], ("b",)),
-    ]
     with contextlib.redirect_stdout(sys.stderr):
         pace = {"rounds": 100_000, "interval_s": 0.1, "gather_s": 1.0}
         security = "plaintext" if mode == "none" else "mtls"
-        federation = found(folder, hosts, settings=SETTINGS, epsilon=50.0, mode=mode, security=security, **pace)
-    loop = Loop(federation, seed)
-    loop.add_rows(30)
+        federation = found(folder, APART, settings=SETTINGS, epsilon=50.0, mode=mode, security=security, **pace)
+    loop = Loop(federation, kills, seed)
+    loop.rows.add(30)
     began = time.monotonic()
     try:
         loop.start_due(0.0)
@@ -177,14 +166,14 @@ def play(folder: Path, *, kills: int, seed: int, mode: str) -> dict[str, object]
             loop.step()
         seconds = time.monotonic() - began
         loop.come_round()
-        status = [host.daemon.status() for host in loop.hosts]
+        status = [host.daemon.status() for host in loop.hosts.values()]
     finally:
-        for host in loop.hosts:
+        for host in loop.hosts.values():
             if host.is_up:
                 host.kill()
-    disks = {host.daemon.name: host.disk for host in loop.hosts}
+    disks = {host.daemon.name: host.disk for host in loop.hosts.values()}
     check_all(disks, CLIENTS)
-    died = [end for host in loop.hosts for end in host.died]
+    died = [end for host in loop.hosts.values() for end in host.died]
     assert not died, f"daemons ended by themselves: {died}"
     acks = sum(record.kind == "ack" for disk in disks.values() for record in disk.sent)
     return {

@@ -1,1 +1,1 @@
-"""The simulator in tests of one's own: a pytest plugin, a carrier with faults, an aggregator of one's own."""
+"""The simulator in tests of one's own: a pytest plugin, faults for carriers and links, an aggregator of one's own."""

@@ -55,7 +55,8 @@ class FaultProxy:
     """Stands between nodes. An async context manager, used once; all of it belongs to the event loop that entered it.
 
     A test that is no coroutine runs it in a thread: `with start_blocking_portal() as portal,
-    portal.wrap_async_context_manager(proxy):`, and asks it by `portal.call(proxy.begin)`.
+    portal.wrap_async_context_manager(proxy):`, and asks it by `portal.call(proxy.begin)`; addresses and directories it
+    may ask for as it is.
 
     Args:
         plan: what goes wrong; times are seconds from `begin`. Groups are names of nodes, or of members on them.
