@@ -19,6 +19,8 @@ from sim.faults.plan import (
     BASKETS,
     CLIENTS,
     EVERYBODY,
+    ISOLATE,
+    SPLIT,
     Churn,
     Clog,
     Crash,
@@ -137,15 +139,22 @@ def _nodes_of(group: str, nodes: Mapping[str, ProxiedNode]) -> tuple[str, ...]:
 
 
 def _pairs_apart(entry: Partition, nodes: Mapping[str, ProxiedNode]) -> list[Partition]:
-    """Return a partition for each two nodes that one of groups keeps apart, the earlier group's node first."""
+    """Return a split for each two nodes that a partition keeps apart; not symmetric, it loses what the first one says.
+
+    A cut that comes and goes does so for each of these pairs by itself.
+    """
     groups = [set(_nodes_of(group, nodes)) for group in entry.groups]
     for one, other in combinations(groups, 2):
         if shared := one & other:
             named = ", ".join(entry.groups)
             raise ConfigError(f"groups is {named}; allowed: groups on different nodes, {min(shared)!r} is in two")
-    if len(groups) == 1:
-        groups.append(set(nodes) - groups[0])
-    pairs = [pair for one, other in combinations(groups, 2) for pair in product(sorted(one), sorted(other))]
+    if entry.mode == ISOLATE:
+        sides = [(group, set(nodes) - group) for group in groups]
+    else:
+        sides = list(combinations(groups, 2))
+    pairs = [pair for one, other in sides for pair in product(sorted(one), sorted(other))]
+    if entry.symmetric:  # two isolated groups have each pair of theirs from both sides
+        pairs = [pair for at, pair in enumerate(pairs) if pair[::-1] not in pairs[:at]]
     if not pairs:
         raise ConfigError(f"groups is {', '.join(entry.groups)}, which is every node; allowed: groups that leave one")
-    return [attrs.evolve(entry, groups=pair) for pair in pairs]
+    return [attrs.evolve(entry, groups=pair, mode=SPLIT) for pair in pairs]

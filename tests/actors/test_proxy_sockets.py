@@ -139,7 +139,7 @@ async def test_a_partition_cuts_what_speaks_and_refuses_what_dials_until_it_ends
 
 
 async def test_a_one_way_partition_passes_the_other_way_until_an_answer_cuts_it() -> None:
-    async with proxied(Partition(0.0, 30.0, ("a", "b"), symmetric=False)) as proxy:
+    async with proxied(Partition(0.0, 30.0, ("a", "b"), symmetric=False, mode="split")) as proxy:
         proxy.begin()
         assert not await tried(proxy)
         assert proxy.counts.refused == 1

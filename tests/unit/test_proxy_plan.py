@@ -79,14 +79,20 @@ def lost_pairs(fault: Partition) -> set[str]:
 
 
 def test_a_partition_of_groups_of_several_nodes_keeps_all_of_them_apart() -> None:
-    assert lost_pairs(Partition(0.0, 9.0, ("a", "coordinator"))) == {"nh", "hn", "wh", "hw"}
-    assert lost_pairs(Partition(0.0, 9.0, ("a", "coordinator"), symmetric=False)) == {"nh", "wh"}
-    assert lost_pairs(Partition(0.0, 9.0, ("a",))) == {"nh", "hn", "wh", "hw", "ns", "sn", "ws", "sw"}
-    assert lost_pairs(Partition(0.0, 9.0, ("hub", "south", "west"))) == {"hs", "sh", "hw", "wh", "sw", "ws"}
+    assert lost_pairs(Partition(0.0, 9.0, ("a", "coordinator"), mode="split")) == {"nh", "hn", "wh", "hw"}
+    assert lost_pairs(Partition(0.0, 9.0, ("a", "coordinator"), False, "split")) == {"nh", "wh"}
+    alone = {"nh", "hn", "wh", "hw", "ns", "sn", "ws", "sw"}
+    assert lost_pairs(Partition(0.0, 9.0, ("a",))) == alone
+    assert lost_pairs(Partition(0.0, 9.0, ("a",), symmetric=False)) == {"nh", "wh", "ns", "ws"}
+    assert lost_pairs(Partition(0.0, 9.0, ("a", "coordinator"))) == alone | {"hs", "sh"}
+    both = {"nh", "wh", "ns", "ws", "hn", "hw", "hs"}
+    assert lost_pairs(Partition(0.0, 9.0, ("a", "coordinator"), symmetric=False)) == both
+    parted = {"hs", "sh", "hw", "wh", "sw", "ws"}
+    assert lost_pairs(Partition(0.0, 9.0, ("hub", "south", "west"), mode="split")) == parted
 
 
 def test_a_partition_counts_as_one_entry() -> None:
-    plan = FaultPlan((Latency.fixed(0.1),), (Partition(0.0, 9.0, ("a", "hub")), Crash(1.0, ("b",))))
+    plan = FaultPlan((Latency.fixed(0.1),), (Partition(0.0, 9.0, ("a", "hub"), mode="split"), Crash(1.0, ("b",))))
     seated = plan_on_nodes(plan, NODES)
     stage = FaultStage(seated.plan, SEATS, Chance(1), 10.0)
     for src, dst in (("north", "hub"), ("hub", "west"), ("south", "hub")):
