@@ -37,7 +37,7 @@ DURATIONS: Mapping[str, float] = {"gossip_s": 1.0, "ready_s": 1.0, "close_s": 1.
 _ROWS = 4  # that a client reads between two rounds
 _STEPS = 64  # K of the synthetic rows: a value of one row is at most K^2 = 4096
 _FOR_EVER = 1 << 40  # rounds: the run ends before
-# Records of each kind that a disk keeps, for each client that writes to it: the newest that a restart can ask for are
+# Rounds whose records a disk keeps: the newest that a restart can ask for are
 # those of max_staleness rounds.
 _KEEP_ROUNDS = 16
 
@@ -349,7 +349,6 @@ def build(
     layout = _layout(config, settings, learners)
     baskets = tuple(basket.id for basket in seats.roster.baskets)
     members = (*baskets, *sorted(clients), COORDINATOR)
-    keep = {member: _KEEP_ROUNDS * max(1, _writers(seats, member)) for member in members}
     return Built(
         config=config,
         stage=_stage(config, FaultPlan() if plan is None else plan, seats),
@@ -357,7 +356,7 @@ def build(
         settings=settings,
         assembly=assembly,
         seats=seats,
-        disks={member: Disk(keep[member]) for member in members} if disks is None else disks,
+        disks={member: Disk(_KEEP_ROUNDS, _writers(seats, member)) for member in members} if disks is None else disks,
         make_learner=learners or _synthetic(config, settings, layout),
         members=members,
         clients=clients,

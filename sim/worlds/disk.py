@@ -5,31 +5,37 @@ A record is being written between `begin` and `finish`; `append` does both. A cr
 drops a frame without its checksum, and so does the ledger's reader).
 
 The disk of a real node grows for ever. Here an hour of 300 members would fill the memory with records that nobody reads
-again: of each kind but the ledger, whose chain must be whole, only the newest `keep` are held.
+again: of each kind but the ledger, whose chain must be whole, only the newest are held.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 from scarcity.federation.effects import Entry
 from scarcity.federation.privacy_guard import LEDGER
+from scarcity.federation.recovery import EQUIVOCATION, RECEIPT
+
+_OF_SENDERS: Final = frozenset({RECEIPT, EQUIVOCATION})  # kinds of which there is one for each sender of a round
 
 
 class Disk:
     """What one member has written.
 
     Args:
-        keep: records held of each kind but the ledger's.
+        keep: records held of each kind but the ledger's: of what is written once a round, so many rounds.
+        senders: how many others this member keeps something of in each round.
 
     Attributes:
         num_written: records that became durable.
         num_torn: records that a crash cut off.
     """
 
-    def __init__(self, keep: int = 64) -> None:
+    def __init__(self, keep: int = 64, senders: int = 1) -> None:
         self._keep = keep
+        self._senders = max(1, senders)
         self._kinds: dict[str, deque[Entry]] = {}
         self._in_hand: Entry | None = None
         self.num_written = 0
@@ -51,10 +57,14 @@ class Disk:
         assert entry is not None, "nothing was being written"
         kept = self._kinds.get(entry.kind)
         if kept is None:
-            kept = deque(maxlen=None if entry.kind == LEDGER else self._keep)
-            self._kinds[entry.kind] = kept
+            kept = self._kinds[entry.kind] = deque(maxlen=self._most(entry.kind))
         kept.append(entry)
         self.num_written += 1
+
+    def _most(self, kind: str) -> int | None:
+        if kind == LEDGER:
+            return None
+        return self._keep * self._senders if kind in _OF_SENDERS else self._keep
 
     def crash(self, *, torn: bool) -> None:
         """Lose what was not durable.

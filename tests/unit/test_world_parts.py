@@ -14,6 +14,7 @@ from scarcity.federation.effects import Entry
 from scarcity.federation.packets import Declined
 from scarcity.federation.privacy_guard import LEDGER
 from scarcity.federation.reader import PlainReader
+from scarcity.federation.recovery import RECEIPT
 from sim.worlds.built import WorldConfig, build
 from sim.worlds.disk import Disk
 from sim.worlds.reading import SharedReader
@@ -57,6 +58,15 @@ def test_a_disk_forgets_old_records_but_none_of_the_ledger() -> None:
         disk.append(entry(number, LEDGER))
     assert [held.key for held in disk.entries("model")] == ["7", "8", "9"]
     assert len(disk.entries(LEDGER)) == 10
+
+
+def test_a_baskets_disk_keeps_as_many_rounds_of_its_senders_as_of_its_own_records() -> None:
+    disk = Disk(keep=2, senders=3)
+    for number in range(10):
+        disk.append(entry(number))
+        disk.append(entry(number, RECEIPT))
+    assert [held.key for held in disk.entries("model")] == ["8", "9"]
+    assert [held.key for held in disk.entries(RECEIPT)] == ["4", "5", "6", "7", "8", "9"]
 
 
 def test_a_trace_hashes_every_field_of_every_event() -> None:
