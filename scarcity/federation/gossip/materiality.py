@@ -42,11 +42,12 @@ class ReleasedView:
         held = dict.fromkeys(contributions)
         added = [item for item in held if item not in self._held]
         removed = [item for item in self._held if item not in held]
-        if len(removed) == len(self._held):
-            self._sum, self._count = (np.zeros(_vector(added[0]).shape) if added else None), 0
-            removed = []
+        arrived, left = added, removed
+        if len(added) + len(removed) >= len(held):  # a new sum is less work, and free of rounding
+            self._sum, self._count = (np.zeros(_vector(next(iter(held))).shape) if held else None), 0
+            arrived, left = list(held), []
         self._held = held
-        self._shift(added, removed)
+        self._shift(arrived, left)
         return added
 
     def _shift(self, added: list[Item], removed: list[Item]) -> None:
