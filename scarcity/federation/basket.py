@@ -205,6 +205,7 @@ class BasketCore:
     def _resume(self, now: float) -> list[Effect]:
         """Take over what the journal holds, and say again what may have been lost on the way."""
         past, effects = self._past, list[Effect]()
+        self._past = BasketPast()  # taken over here, once
         if past.model is not None:
             self._model_packet = past.model
             self._gossip.offer(self._identity.reader.item_of(past.model))

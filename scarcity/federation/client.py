@@ -260,6 +260,7 @@ class ClientCore:
     def _recall(self) -> list[Effect]:
         """Take over what the journal holds: models for the learner, and a contribution whose Ack may be outstanding."""
         past, self._last_round = self._past, self._past.last_round
+        self._past = attrs.evolve(past, models=())  # the learner has them from here on
         untaken: list[Effect] = []
         for packet in past.models:
             self._model_packet = packet

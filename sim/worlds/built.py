@@ -287,7 +287,7 @@ class Built:
     lives: dict[str, int] = attrs.field(factory=dict)
     given: dict[tuple[str, int], Update] = attrs.field(factory=dict)
     reader: SharedReader = attrs.field(
-        default=attrs.Factory(lambda self: SharedReader(len(self.members)), takes_self=True)
+        default=attrs.Factory(lambda self: SharedReader(len(self.members), self.config.baskets), takes_self=True)
     )
 
     def core(self, member_id: str) -> Core:

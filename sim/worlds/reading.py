@@ -17,8 +17,8 @@ from scarcity.federation.packets import Packet
 from scarcity.federation.reader import Item, item_of
 
 T = TypeVar("T")
-_OF_A_MEMBER = 64  # packets kept in mind: it signs about four a round
-_GATES = 4  # and other values of `once` kept in mind, a member
+_OF_A_MEMBER = 16  # packets kept in mind: it signs one or two a round
+_OF_A_BASKET = 8  # values of `once`: a gate for each round, which holds the round's items
 
 
 class SharedReader:
@@ -26,11 +26,12 @@ class SharedReader:
 
     Args:
         num_members: how many read with it; what it keeps in mind is bounded by their newest rounds.
+        num_baskets: in how many baskets.
     """
 
-    def __init__(self, num_members: int) -> None:
+    def __init__(self, num_members: int, num_baskets: int) -> None:
         self.memory = _OF_A_MEMBER * num_members
-        self._most_values = _GATES * num_members
+        self._most_values = _OF_A_BASKET * num_baskets
         self._items: dict[bytes, Item] = {}
         self._packed: dict[int, Item] = {}
         # A packet that is held keeps its id().

@@ -136,7 +136,7 @@ def test_a_world_of_ten_clients_in_three_baskets_seats_them_in_turn() -> None:
 
 def test_a_shared_reader_reads_as_a_plain_one_does_whatever_it_has_read_before() -> None:
     world = build(WorldConfig(clients=4))
-    shared, plain = SharedReader(4), PlainReader()
+    shared, plain = SharedReader(4, 1), PlainReader()
     key, other_key = (world.seats.keys[name].verify_key.encode() for name in ("c0000", "c0001"))
     sound = world.seats.identity("c0000").say("basket/basket-0", 1, Declined("no"))
     forged = attrs.evolve(sound, body=Declined("yes"))
@@ -156,7 +156,7 @@ def test_a_shared_reader_reads_as_a_plain_one_does_whatever_it_has_read_before()
 def test_what_a_member_has_signed_holds_for_its_own_key_and_for_no_other() -> None:
     world = build(WorldConfig(clients=4))
     own, other = world.seats.keys["c0000"], world.seats.keys["c0001"]
-    shared = SharedReader(4)
+    shared = SharedReader(4, 1)
     packet = world.seats.identity("c0000").say("basket/basket-0", 1, Declined("no"))
     shared.signed(packet, own)
     assert shared.holds(packet, own.verify_key.encode())
