@@ -8,6 +8,7 @@ divided by its weight first, or the rule would compare sizes instead of directio
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from fractions import Fraction
@@ -108,6 +109,7 @@ def aggregate_by_sender(
     )
 
 
+@functools.lru_cache(maxsize=64)  # a basket asks at each arrival
 def byzantine_count(share: float, members: int) -> int:
     """Return how many of the members may lie: floor(share * members).
 
