@@ -232,7 +232,7 @@ class BasketCore:
     def receive(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         """Take a packet; whatever a peer sends, the answer is effects."""
         if refusal := self._validator.check(packet, sender, now, self._expected):
-            return self._again(packet, sender, refusal)
+            return self._again(packet, sender, refusal, now)
         handle = self._HANDLERS.get(type(packet.body))
         if handle is None:
             return [Reject(sender, f"a basket takes no {kind_of(packet.body)}")]
@@ -374,12 +374,12 @@ class BasketCore:
     def _ack(self, packet: Packet) -> Packet:
         return self._say(Ack(digest_in(packet)), packet.header.round_id)
 
-    def _again(self, packet: Packet, sender: str, refusal: Reject) -> list[Effect]:
+    def _again(self, packet: Packet, sender: str, refusal: Reject, now: float) -> list[Effect]:
         """A repeated contribution means that its acknowledgement was lost; two different ones spoil each other."""
         code = code_of(refusal)
         self.trust.refused(refusal)
         if isinstance(packet.body, CONTRIBUTIONS) and code is Code.DUPLICATE:
-            return [Send(sender, self._ack(packet))]
+            return [Send(sender, self._ack(packet))] if self._validator.answers_repetition(sender, now) else []
         if code is Code.DUPLICATE:
             return self._repeat(packet)
         if isinstance(packet.body, CONTRIBUTIONS) and code is Code.EQUIVOCATION:
@@ -592,7 +592,7 @@ class BasketCore:
             if isinstance(said.body, Model):
                 effects += self._on_model(said, sender, now)
             elif refusal := self._validator.check(said, author, now, self._expected):
-                effects += self._again(said, author, refusal)
+                effects += self._again(said, author, refusal, now)
             else:
                 effects += [self._keep(item), Send(author, self._ack(said))]
         return [*effects, *self._evaluate(now)]

@@ -305,9 +305,9 @@ class ValidatorLimits:
         max_ahead: rounds by which a statement may be ahead of what we know; 1, because a client can hear of a round
             before its basket does. What the coordinator signs may be any number ahead: we may have slept.
         packets_per_s: refill of each sender's token bucket; infinity switches the bucket off (logical clocks).
-        model_requests_per_s: refill of another bucket of each sender, for ModelRequests alone; off with the first. Each
-            is answered with up to four packets, and each of these is a record of the outbox and a write to the disk.
-        model_requests_burst: tokens of that bucket when full. A member asks when it starts and when it missed a model.
+        answers_per_s: refill of further buckets of each sender, one for ModelRequests and one for contributions said
+            again; off with the first. Each answer is up to four packets, each a record of the outbox.
+        answers_burst: tokens of these when full. A member asks when it starts and when it missed a model.
         burst: tokens of a full bucket. Gossip and a secure sum need about 10 packets a second of one peer.
         max_statements: statements remembered; beyond it the oldest is forgotten and counted. 10^5 is three rounds of
             10,000 members that say three things each.
@@ -317,8 +317,8 @@ class ValidatorLimits:
     max_staleness: int = 2
     max_ahead: int = 1
     packets_per_s: float = attrs.field(default=64.0, validator=_positive)
-    model_requests_per_s: float = attrs.field(default=1.0, validator=_positive)
-    model_requests_burst: float = attrs.field(default=8.0, validator=_positive)
+    answers_per_s: float = attrs.field(default=1.0, validator=_positive)
+    answers_burst: float = attrs.field(default=8.0, validator=_positive)
     burst: float = attrs.field(default=256.0, validator=_positive)
     max_statements: int = attrs.field(default=100_000, validator=_positive)
     max_proofs: int = attrs.field(default=256, validator=_positive)
@@ -378,7 +378,7 @@ class Validator:
         self._said: dict[_Place, tuple[bytes, Packet]] = {}
         self._routes: dict[_Route, str] = {}  # that packets may take -> their scope
         self._buckets: dict[str, _Bucket] = {}
-        self._asks: dict[str, _Bucket] = {}
+        self._asks: dict[tuple[str, object], _Bucket] = {}  # (sender, what it asks)
         self._pruned_below = 0
         self.adopt(roster)
 
@@ -391,7 +391,7 @@ class Validator:
         self._roster = roster
         self._routes = {}
         self._buckets = {name: bucket for name, bucket in self._buckets.items() if name in roster}
-        self._asks = {name: bucket for name, bucket in self._asks.items() if name in roster}
+        self._asks = {place: bucket for place, bucket in self._asks.items() if place[0] in roster}
         here = (roster.federation, roster.epoch)
         self._said = {
             place: said
@@ -483,12 +483,20 @@ class Validator:
             bucket = self._buckets[sender] = _Bucket(limits.burst, now)
         if not bucket.take(now, limits.packets_per_s, limits.burst):
             return (Code.RATE, f"{sender} sends faster than allowed")
-        if type(packet.body) is not ModelRequest or math.isinf(limits.packets_per_s):
-            return None
-        asks = self._asks.setdefault(sender, _Bucket(limits.model_requests_burst, now))
-        if asks.take(now, limits.model_requests_per_s, limits.model_requests_burst):
+        if type(packet.body) is not ModelRequest or self._answers(ModelRequest, sender, now):
             return None
         return (Code.RATE, f"{sender} asks for the model faster than allowed")
+
+    def answers_repetition(self, sender: str, now: float) -> bool:
+        """Say whether a contribution that this sender has said again may be answered again; it takes a token."""
+        return self._answers(Contribution, sender, now)
+
+    def _answers(self, question: object, sender: str, now: float) -> bool:
+        limits = self._limits
+        if math.isinf(limits.packets_per_s):
+            return True
+        asks = self._asks.setdefault((sender, question), _Bucket(limits.answers_burst, now))
+        return asks.take(now, limits.answers_per_s, limits.answers_burst)
 
     def _check_content(self, packet: Packet, expected: Expected | None) -> Fault | None:
         place, digest = _place(packet), digest_in(packet)

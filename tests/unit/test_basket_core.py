@@ -31,6 +31,7 @@ from scarcity.federation.roster import COORDINATOR, Roster, sign_roster
 from scarcity.federation.secure_aggregation import decode, threshold_for
 from scarcity.federation.secure_aggregation.messages import Advertise, Confirm, Masked, Reveal, Shares
 from scarcity.federation.sums import SumParticipant, noise_share_std
+from scarcity.federation.validator import Validator
 from tests.federation_world import DIMENSION, World, reasons, said
 
 ONE = {"a1": "a", "a2": "a", "a3": "a"}
@@ -80,6 +81,17 @@ def test_a_repeated_contribution_is_acknowledged_again_and_counts_once() -> None
     assert [type(e) for e in effects] == [Send]
     assert effects[0].packet.body == Ack(body_digest(packet.body))
     assert basket(world).waiting()[0].have == 1
+
+
+def test_who_says_its_contribution_again_and_again_is_answered_once_a_second() -> None:
+    world = opened(TEN)
+    core, packet = basket(world), contribution(world, "a1")
+    core._validator = Validator("basket/a", core._identity.roster)  # under a real clock, where rates are bounded
+    core.receive(packet, "a1", 0.0)
+    answers = [core.receive(packet, "a1", 0.0) for _ in range(20)]
+    assert [type(e) for effects in answers for e in effects] == [Send] * 8
+    assert sum(len(core.receive(packet, "a1", tick / 32)) for tick in range(1, 321)) == 10
+    assert core.waiting()[0].have == 1
 
 
 @pytest.mark.parametrize(

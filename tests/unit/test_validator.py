@@ -313,7 +313,7 @@ def test_a_fast_sender_is_slowed_down_alone_and_recovers() -> None:
 
 
 def test_a_member_that_asks_for_the_model_again_and_again_is_answered_once_a_second() -> None:
-    validator = basket(model_requests_burst=2.0)
+    validator = basket(answers_burst=2.0)
     packet = packet_from("h1", ModelRequest())
     assert [verdict(validator, packet) for _ in range(4)] == [None, None, Code.RATE, Code.RATE]
     assert verdict(validator, packet_from("h2", ModelRequest()), "h2") is None
