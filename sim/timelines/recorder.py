@@ -142,7 +142,7 @@ class Recorder(Checker):
     def end(self, view: View) -> Iterable[str]:
         """See what is waited for, and who is down."""
         self._ask(view)
-        # By whatever clock who waits has: to ask the stage for another would count as a fault.
+        # By whatever clock who waits has.
         waits = sorted(
             (wait for core in view.cores.values() for wait in core.waiting()), key=lambda w: (w.since, w.who)
         )
