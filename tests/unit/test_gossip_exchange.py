@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations
+from random import Random
 
 import attrs
 import numpy as np
@@ -97,6 +98,22 @@ def test_a_peer_gets_what_it_lacks_models_first() -> None:
     )
     assert [item.packet for item in held.missing_for(known)] == [release("a", 2)]
     assert held.missing_for(held.digest()) == ()
+
+
+ROUNDS = st.dictionaries(st.sampled_from("abc"), st.integers(1, 4))
+
+
+@given(ROUNDS, ROUNDS, st.randoms())
+def test_what_a_peer_lacks_is_what_it_holds_in_no_such_or_newer_round(
+    mine: dict[str, int], others: dict[str, int], order: Random
+) -> None:
+    held = Exchange()
+    for origin, round_id in mine.items():
+        held.add(item_of(release(origin, round_id)))
+    digest = [("release", round_id, (origin,)) for origin, round_id in others.items()]
+    order.shuffle(digest)  # whoever sends it need not sort it
+    found = {item.key[1] for item in held.missing_for(tuple(digest))}
+    assert found == {origin for origin, round_id in mine.items() if others.get(origin, 0) < round_id}
 
 
 def test_a_message_is_bounded_in_items_and_in_bytes() -> None:

@@ -243,14 +243,17 @@ class Exchange:
 
         Its next pull names what it got, so what did not fit comes next.
         """
+        theirs: dict[str, list[tuple[int, tuple[str, ...]]]] = {}  # by kind, newest rounds last
+        for kind, round_id, origins in sorted(known):
+            theirs.setdefault(kind, []).append((round_id, origins))
         lacking: list[Item] = []
+        held_there: dict[str, set[str]] = {kind: set() for kind in theirs}  # of this round or a newer one
         for kind, round_id in sorted(self._rounds, key=_need_order):
+            groups, newer = theirs.get(kind, []), held_there.get(kind, set())
+            while groups and groups[-1][0] >= round_id:
+                newer.update(groups.pop()[1])
             held = self._rounds[kind, round_id]
-            origins = set(held)
-            for other_kind, other_round, names in known:
-                if other_kind == kind and other_round >= round_id:
-                    origins.difference_update(names)
-            lacking += map(held.__getitem__, sorted(origins))
+            lacking += [held[origin] for origin in sorted(held.keys() - newer)]
         return self.fit(lacking)
 
     def fit(self, items: Collection[Item]) -> tuple[Item, ...]:
