@@ -126,6 +126,7 @@ def render(config: WorldConfig, result: SimResult) -> str:
         *([f"refused: {refused}"] if refused else []),
         *(f"fault {fired.index}, {fired_line(fired)}" for fired in result.fired),
         f"trace hash: {result.trace_hash}",
+        *([] if config.demands_model else [f"not demanded: a new model at the end, {_too_short(config)}"]),
     ]
     if not result.violations:
         return "\n".join([*lines, "no promise was broken"])
@@ -134,6 +135,10 @@ def render(config: WorldConfig, result: SimResult) -> str:
     # The first one is the last line: what is behind it is often its consequence.
     shown = [violation_line(violation) for violation in result.violations[:_VIOLATIONS]]
     return "\n".join([*lines, *more, *reversed(shown)])
+
+
+def _too_short(config: WorldConfig) -> str:
+    return f"which may take {config.calm_s:g} s without faults, of which this run ends with {config.heal_s:g}"
 
 
 def to_json(config: WorldConfig, result: SimResult) -> str:

@@ -396,11 +396,14 @@ class BasketCore:
         return [Send(COORDINATOR, held.said)]
 
     def _convict(self, proof: Equivocation) -> list[Effect]:
-        """Take both contributions of an equivocating member out, and keep both as proof."""
+        """Take both contributions of an equivocating member out, and keep both as proof.
+
+        One proof a member is enough, but for what was acknowledged: who signs a thousand more must not fill the disk.
+        """
         head = proof.first.header
-        self._buffer.remove(head.sender, head.round_id)
+        is_news = self._buffer.remove(head.sender, head.round_id) or not self.trust.is_quarantined(proof.author)
         self.trust.convict(proof, self._identity.roster.keys[proof.author])
-        return [Persist(entry) for entry in proof.entries()]
+        return [Persist(entry) for entry in proof.entries()] if is_news else []
 
     def _on_ready(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         held = self._round

@@ -248,6 +248,7 @@ class ClientCore:
         self._validator = Validator(identity.member_id, identity.roster, limits, identity.reader)
         self._gossip = gossip_of(identity, settings, entropy)
         self._sum = SumParticipant(identity, entropy, marks)
+        self._proven: set[str] = set()  # of whom gossip has brought two contributions of one round
         self._past = ClientPast() if past is None else past
 
     # What drivers call.
@@ -666,7 +667,10 @@ class ClientCore:
     def _on_push(self, packet: Packet, sender: str, now: float) -> list[Effect]:
         received = self._gossip.receive_push(cast("GossipPush", packet.body), sender)
         effects: list[Effect] = list(received.rejects)
-        effects += [Persist(entry) for proof in received.proofs for entry in proof.entries()]
+        for proof in received.proofs:
+            if proof.author not in self._proven:  # one is enough: who signs a thousand more must not fill the disk
+                self._proven.add(proof.author)
+                effects += [Persist(entry) for entry in proof.entries()]
         for item in received.new:
             if not item.is_contribution:
                 effects += self._on_model(item.packet, sender, now)

@@ -263,7 +263,9 @@ def _check_range(body: Contribution, expected: Expected | None) -> Fault | None:
     """Return that a coordinate is larger than so many rows and their noise can make it."""
     if expected is None or math.isinf(expected.unit_bound):
         return None
-    largest, bound = float(np.abs(body.vector).max()), body.weight * expected.unit_bound + expected.noise_tail
+    # Not abs: the smallest int64 is its own.
+    largest = max(float(body.vector.max()), -float(body.vector.min()))
+    bound = body.weight * expected.unit_bound + expected.noise_tail
     return None if largest <= bound else (Code.NORM, f"a coordinate of {largest:.6g} is above {bound:.6g}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -26,6 +27,7 @@ from sim.worlds.safety import (
 )
 from sim.worlds.trace import Trace, digest_text
 
+_NUMBERS: Final = re.compile(r"\d+")
 MAILBOX: Final = CoreActor.mailbox.capacity
 TICK_S: Final = 1.0  # how often checkers look around
 TORN_S: Final = 1.0  # how long a torn crash waits for a record
@@ -110,7 +112,8 @@ class Book:
     def said(self, now: float, member: str, effect: Effect) -> None:
         """A core has emitted an event, or refused a packet."""
         if isinstance(effect, Reject):
-            code = effect.reason.partition(":")[0]
+            # Reasons without a code say rounds: an hour of them must not be an hour of keys.
+            code = _NUMBERS.sub("#", effect.reason.partition(":")[0])
             self._refusals[code] += 1
             self._trace.note(now, "refuse", member, effect.peer, code)
         elif isinstance(effect, Emit):

@@ -8,6 +8,7 @@ was started again has.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,6 +37,7 @@ EXECUTORS = ("heap", "loop")
 DURATIONS: Mapping[str, float] = {"gossip_s": 1.0, "ready_s": 1.0, "close_s": 1.0, "deadline_s": 3.0, "stage_s": 1.0}
 _ROWS = 4  # that a client reads between two rounds
 _STEPS = 64  # K of the synthetic rows: a value of one row is at most K^2 = 4096
+MAX_CLIENTS = 10_000  # a few kB each, and a roster that every one of them checks
 _FOR_EVER = 1 << 40  # rounds: the run ends before
 # Rounds whose records a disk keeps: the newest that a restart can ask for are
 # those of max_staleness rounds.
@@ -45,6 +47,14 @@ _KEEP_ROUNDS = 16
 def _positive(_instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
     if not value > 0:
         raise ConfigError(f"{field.name} must be positive, got {value!r}")
+
+
+def _at_most(most: int) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    def check(_instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
+        if value > most:
+            raise ConfigError(f"{field.name} must be at most {most}, got {value!r}")
+
+    return check
 
 
 def _at_least_two(_instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
@@ -80,7 +90,7 @@ class WorldConfig:
     """
 
     seed: int = 0
-    clients: int = attrs.field(default=6, validator=_positive)
+    clients: int = attrs.field(default=6, validator=[_positive, _at_most(MAX_CLIENTS)])
     baskets: int = attrs.field(default=1, validator=_positive)
     mode: str = "none"
     unit: str = "record"
@@ -130,6 +140,27 @@ class WorldConfig:
         """
         rules = self.round_settings()
         return 2 * rules.patience_s + 10 * rules.stage_s + self.round_every_s
+
+    def require_seats(self) -> None:
+        """Raise ConfigError if there are too few clients or baskets for any model."""
+        rules, sizes = self.round_settings(), Counter(self.seats.values())
+        able = sum(size >= rules.min_clients for size in sizes.values())
+        if able < rules.min_baskets:
+            raise ConfigError(
+                f"baskets is {self.baskets} for {self.clients} clients; allowed in mode {self.mode}: at least "
+                f"{rules.min_baskets} baskets of at least {rules.min_clients} clients, of fewer no model is made"
+            )
+
+    @property
+    def demands_model(self) -> bool:
+        """Whether the last seconds without faults are enough for a new model."""
+        return self.heal_s >= self.calm_s
+
+    @property
+    def calm_s(self) -> float:
+        """How many seconds without faults may be needed for a new model: fewer where there never was one."""
+        rules = self.round_settings()
+        return self.healing_s if self.heal_at > 0 else self.round_every_s + rules.patience_s + 5 * rules.stage_s
 
     @property
     def domains(self) -> tuple[str, ...]:

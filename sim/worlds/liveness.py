@@ -126,7 +126,7 @@ class Liveness(Checker):
         for member in self._built.members:
             if member not in view.cores:
                 yield f"{member} is down after the heal"
-        if config.heal_s >= config.healing_s and self._newest < self._first and not self._is_over:
+        if config.demands_model and self._newest < self._first and not self._is_over:
             yield f"{config.heal_s} s after the heal no new round has a model (newest: {self._newest})"
 
     @property

@@ -27,7 +27,7 @@ from sim.worlds.own_rule import OwnRule, own_rule
 from sim.worlds.result import SimResult
 
 _OWN: Final = frozenset(field.name for field in attrs.fields(WorldConfig)) - {"settings"}
-_HEAL_SHARE: Final = 0.5  # of a run with faults at most, unless somebody says otherwise
+_HEAL_SHARE: Final = 0.6  # of a run with faults at most, unless somebody says otherwise
 
 
 class World:
@@ -113,7 +113,8 @@ class World:
         Args:
             until_s: virtual seconds; None: the config's.
             heal_s: the last seconds without faults, after which a new model is demanded; None: the config's, or where
-                that is 0 and something goes wrong, `WorldConfig.healing_s`, at most half of the run.
+                that is 0 and something goes wrong, `WorldConfig.healing_s`, at most six tenths of the run; where
+                nothing does, the whole run.
             checkers: None: all of them.
             watch: beside these.
             sink: takes each line of the trace file.
@@ -122,6 +123,7 @@ class World:
             ConfigError: a group of the plan without members, or settings that cannot hold.
         """
         config = self.config_for(until_s, heal_s)
+        config.require_seats()
         with own_rules({} if self._rule is None else {self._rule.name: self._rule.make}):
             if self._rule is not None:
                 config = attrs.evolve(config, settings={**config.settings, "rule": self._rule.name})
@@ -135,8 +137,8 @@ class World:
         """Return the config that `run` with these arguments runs: with the plan, all that a replay needs."""
         until = self.config.until_s if until_s is None else until_s
         heal = self.config.heal_s if heal_s is None else heal_s
-        if heal_s is None and heal == 0 and self.plan.entries:
-            heal = min(self.config.healing_s, _HEAL_SHARE * until)
+        if heal_s is None and heal == 0:
+            heal = min(self.config.healing_s, _HEAL_SHARE * until) if self.plan.entries else until
         return attrs.evolve(self.config, until_s=until, heal_s=heal)
 
     @property

@@ -29,7 +29,7 @@ from scarcity.federation.packets import (
 )
 from scarcity.federation.reader import PlainReader, Reader, item_of
 from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id
-from scarcity.federation.validator import Code, code_of
+from scarcity.federation.validator import Code, Expected, code_of
 
 BASKET = basket_id("d")
 KEYS = {name: SigningKey(name.encode().ljust(32)) for name in (COORDINATOR, BASKET, "a", "b", "c", "liar", "far")}
@@ -157,6 +157,25 @@ def test_an_equivocation_proves_itself_and_neither_half_is_used() -> None:
     assert node.local_view(1) == (GOOD,)
     again = node.receive_push(push_of(two, one), "c")
     assert (again.new, again.rejects, again.proofs) == ((), (), ())
+
+
+def test_an_item_of_a_round_that_nobody_can_have_contributed_to_is_refused() -> None:
+    node = gossip()
+    node.expect(Expected(round_id=5, mode=TrustMode.LOCAL, dimension=2, schema_hash=b""))
+    items = [said("liar", release(1, 2), round_id=round_id) for round_id in (6, 7, 10**6)]
+    received = node.receive_push(push_of(*items), "b")
+    assert [item.round_id for item in received.new] == [6]
+    assert [(refusal.peer, code_of(refusal)) for refusal in received.rejects] == [("b", Code.AHEAD)] * 2
+
+
+def test_one_pair_is_one_proof_whatever_is_signed_beside_it() -> None:
+    node = gossip()
+    node.receive_push(push_of(said("liar", release(1, 0)), said("liar", release(0, 1), round_id=2)), "b")
+    thirds = [said("liar", release(7, number)) for number in range(20)]
+    proofs = node.receive_push(push_of(said("liar", release(0, 1), round_id=3), *thirds), "b").proofs
+    assert proofs == ()
+    pairs = [said("liar", release(number, 1), round_id=3) for number in range(1, 21)]
+    assert len(node.receive_push(push_of(*pairs), "c").proofs) == 1
 
 
 def test_a_proof_spreads_so_that_a_peer_that_was_shown_one_half_learns_of_the_other() -> None:

@@ -244,6 +244,13 @@ def test_a_view_follows_what_comes_and_goes() -> None:
     assert view.mean() == pytest.approx([1, 0, 0])
 
 
+def test_a_view_whose_first_shape_has_gone_goes_on_with_what_is_left() -> None:
+    view, first, *others = ReleasedView(), vector_of(3, 4), vector_of(1, 0, 0), vector_of(1, 0, 0)
+    view.follow([first, *others])
+    view.follow(others)
+    assert view.mean() == pytest.approx([1, 0, 0])
+
+
 VECTORS = [vector_of(*vector) for vector in ((1, 2), (-3, 4), (0, 0), (2**62, 5), (1, 2, 3), (7, -7))]
 
 

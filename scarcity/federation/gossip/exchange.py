@@ -125,13 +125,14 @@ class Exchange:
                 self._put(item, replaced)
                 new.append(item)
                 continue
+            known = self.proofs.get(item.key)
             outcome = self._add(item, replaced)
             if outcome is Outcome.NEW:
                 new.append(item)
                 continue
             self.counts[outcome] += 1
-            if outcome is Outcome.EQUIVOCATION and replaced is not None:
-                found.append(self.proofs[item.key])
+            if (proof := self.proofs.get(item.key)) is not None and proof is not known:
+                found.append(proof)
                 nothing_odd = False
         self.counts[Outcome.NEW] += len(new)
         # The first half of an equivocation may have come just before the second.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import attrs
 
@@ -30,6 +30,8 @@ from scarcity.federation.reader import Item, Reader
 from scarcity.federation.roster import Role, Roster
 from scarcity.federation.validator import Code, Expected, Fault, check_body
 
+# A peer can hear of a round before we do; more rounds than that nobody has contributed to.
+_MAX_AHEAD: Final = 1
 T = TypeVar("T")
 V = TypeVar("V")
 
@@ -64,7 +66,14 @@ class Terms:
 
         Schema and dimension hold for all rounds of an epoch; what another round allows beside them we do not know.
         """
-        return self.expected and attrs.evolve(self.expected, round_id=-1, norm_bound=math.inf, max_weight=2**63 - 1)
+        return self.expected and attrs.evolve(
+            self.expected,
+            round_id=-1,
+            max_weight=2**63 - 1,
+            norm_bound=math.inf,
+            unit_bound=math.inf,
+            noise_tail=0.0,
+        )
 
 
 class Gate:
@@ -134,7 +143,9 @@ class Gate:
             return (Code.STALE_ROSTER, f"an item of epoch {head.epoch}, here it is {roster.epoch}")
         if head.round_id < 0:
             return (Code.RANGE, f"an item of round {head.round_id}")
-        kind = type(packet.body)
+        kind, expected = type(packet.body), self.terms.expected
+        if kind is not Model and expected is not None and head.round_id > expected.round_id + _MAX_AHEAD:
+            return (Code.AHEAD, f"an item of round {head.round_id}, round {expected.round_id} is open")
         if kind is Model:
             allowed, scope = head.sender in roster and roster.member(head.sender).role is Role.COORDINATOR, LAYER2
         elif kind is CARRIED[mode]:

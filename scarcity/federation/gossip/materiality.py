@@ -48,6 +48,9 @@ class ReleasedView:
             arrived, left = list(held), []
         self._held = held
         self._shift(arrived, left)
+        if self._count == 0 and held:  # all that are left have another shape than those that went
+            self._sum = np.zeros(_vector(next(iter(held))).shape)
+            self._shift(list(held), [])
         return added
 
     def _shift(self, added: list[Item], removed: list[Item]) -> None:
