@@ -113,27 +113,18 @@ class Exchange:
 
     def add_all(self, items: Collection[Item]) -> tuple[list[Item], list[Equivocation]]:
         """Add verified items one after another; return which are new, and the equivocations found."""
-        held, limits = self._items, self._limits
-        added_bytes = sum([len(item.encoded) for item in items])
-        roomy = self._size_bytes + added_bytes <= limits.max_bytes and len(held) + len(items) <= limits.max_items
-        nothing_odd = roomy and added_bytes <= limits.message_bytes and not self.proofs
+        held = self._items
         new: list[Item] = []
         found: list[Equivocation] = []
         for item in items:
-            replaced = held.get(item.key)
-            if nothing_odd and (replaced is None or replaced.round_id < item.round_id):
-                self._put(item, replaced)
-                new.append(item)
-                continue
             known = self.proofs.get(item.key)
-            outcome = self._add(item, replaced)
+            outcome = self._add(item, held.get(item.key))
             if outcome is Outcome.NEW:
                 new.append(item)
                 continue
             self.counts[outcome] += 1
             if (proof := self.proofs.get(item.key)) is not None and proof is not known:
                 found.append(proof)
-                nothing_odd = False
         self.counts[Outcome.NEW] += len(new)
         # The first half of an equivocation may have come just before the second.
         return ([item for item in new if item.key not in self.proofs or held.get(item.key) is item], found)
