@@ -35,7 +35,6 @@ class Rough(FaultStage):
         skew: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         super().__init__(FaultPlan(), {}, Chance(config.seed), config.heal_at)
-        self.is_calm = False  # it decides by itself
         self.draws = Chance(config.seed)
         self.loss = loss
         self.latency_s = latency_s

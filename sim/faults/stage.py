@@ -66,9 +66,6 @@ class FaultStage:
         until_s: end of the run; crashes are known up to it.
         sign: signs lies; a plan with a behaviour of `sim.faults.lies.SIGNED_LIES` needs it.
 
-    Attributes:
-        is_calm: nothing ever goes wrong, and nobody needs to ask.
-
     Raises:
         ConfigError: a group of the plan has no members, or lies cannot be signed; the message names the entry.
     """
@@ -83,7 +80,6 @@ class FaultStage:
         sign: Sign | None = None,
     ) -> None:
         self._plan = plan
-        self.is_calm = not plan.entries
         self._noted: list[Counter[str]] = [Counter() for _ in plan.entries]
         self._laws = Laws(plan, seats, chance)
         self._pairs: dict[tuple[str, str], Pair] = {}

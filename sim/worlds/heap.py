@@ -133,7 +133,7 @@ class _Run:
             else:
                 waiting.append(item)
             return
-        takes_s = 0.0 if self._stage.is_calm else self._stage.handling_s(member, self.now)
+        takes_s = self._stage.handling_s(member, self.now)
         if takes_s > 0:
             self._hand[member] = self.now
             self._inbox[member] = deque()
@@ -194,9 +194,6 @@ class _Run:
     def _send(self, member: str, effect: Send) -> None:
         to, stage, now = effect.to, self._stage, self.now
         self._book.sent(now, member, effect)
-        if stage.is_calm:
-            self._push(now, _DELIVER, to, member, effect.packet)
-            return
         for packet in stage.say(member, to, effect.packet):
             delays = stage.passages(member, to, packet, size_of(packet), now)
             for delay in delays:

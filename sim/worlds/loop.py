@@ -194,9 +194,6 @@ class _Run:
     def send(self, member: str, to: str, packet: Packet) -> None:
         now, stage = self.now, self._stage
         self.book.sent(now, member, Send(to, packet))
-        if stage.is_calm:
-            self._push(now, _DELIVER, to, member, packet)
-            return
         for said in stage.say(member, to, packet):
             delays = stage.passages(member, to, said, size_of(said), now)
             for delay in delays:
