@@ -94,6 +94,16 @@ def test_who_says_its_contribution_again_and_again_is_answered_once_a_second() -
     assert core.waiting()[0].have == 1
 
 
+@pytest.mark.parametrize("mode", ["local", "none"])
+@pytest.mark.parametrize("to", ["basket/a", "a3"])
+def test_of_a_member_that_contradicts_itself_in_every_round_one_proof_is_kept(mode: str, to: str) -> None:
+    world = opened(ONE, mode)
+    for round_id in range(3):  # the one that is open, and those next to it
+        pair = tuple(encode_packet(contribution(world, "a1", value, round_id)) for value in (0.1, 0.2))
+        world.tell("a2", to, world.say("a2", GossipPush(pair), 1, to=to))
+    assert len([entry for entry in world.net.journals[to] if entry.kind == "equivocation"]) == 2
+
+
 @pytest.mark.parametrize(
     "ways", [("direct", "direct"), ("direct", "gossip"), ("gossip", "direct"), ("gossip", "gossip")]
 )

@@ -284,6 +284,17 @@ def test_content_outside_the_bounds_is_refused_with_its_code(body: Body, code: C
     assert fault[0] is code
 
 
+@pytest.mark.parametrize("worst", [17, -17, 2**63 - 1, -(2**63) + 1, -(2**63)])
+@pytest.mark.parametrize("kind", [Release, TrustedUpdate])
+def test_no_coordinate_of_rows_is_larger_than_they_can_make_it(kind: type, worst: int) -> None:
+    expected = attrs.evolve(EXPECTED, norm_bound=math.inf, unit_bound=16.0)
+    for largest in (16, -16):
+        assert check_body(kind(SCHEMA, np.array([1, largest, 0]), 1), expected) is None
+    fault = check_body(kind(SCHEMA, np.array([1, worst, 0]), 1), expected)
+    assert fault is not None
+    assert fault[0] is Code.NORM
+
+
 def test_bad_content_is_refused_before_the_signature_is_checked_and_is_not_remembered() -> None:
     validator = basket()
     packet = packet_from("h1", attrs.evolve(RELEASE, weight=9))
