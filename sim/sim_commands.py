@@ -72,7 +72,7 @@ def sim() -> None:
     "heal_s",
     type=float,
     metavar="S",
-    help="Last seconds without faults. Default: what healing takes, at most half of the run; 0 without a plan.",
+    help="Last seconds without faults. Default: what healing takes, at most six tenths of the run.",
 )
 @click.option("--every", "round_every_s", type=float, default=1.0, show_default=True, help="Pause between rounds.")
 @click.option("--rounds", type=int, default=0, show_default=True, help="How many; 0: as many as there is time for.")

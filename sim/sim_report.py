@@ -119,7 +119,7 @@ def render(config: WorldConfig, result: SimResult) -> str:
     lines = [
         f"{result.now_s:g} virtual s of {config.clients} clients in {config.baskets} baskets, mode {config.mode}, unit "
         f"{config.unit}, seed {config.seed}, {config.executor}"
-        + (f"; without faults from {config.heal_at:g} s on" if config.heal_s else ""),
+        + (f"; without faults from {config.heal_at:g} s on" if config.heals else ""),
         f"models: {result.num_models}, rounds given up: {result.num_aborted}",
         f"packets: {result.deliveries} delivered, {result.lost} lost, {result.dead_letters} dead letters; "
         f"crashes: {result.crashes}",

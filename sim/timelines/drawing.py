@@ -302,7 +302,7 @@ def _share(n: int, most: int, least: float) -> float:
 def _backdrop(canvas: Canvas, run: Run, top: float) -> None:
     """Draw the heal as an area, and a line for every tick."""
     config = run.config
-    if config.heal_s > 0:
+    if config.heals:
         canvas.rect("heal", config.heal_at, config.until_s, top, canvas.y - top, behind=True)
     _unit, ticks = ticks_of(config.until_s, canvas.frame.ticks)
     lines = "".join(f"M{number(canvas.x(at))} {number(top)}V{number(canvas.y)}" for at, _label in ticks)

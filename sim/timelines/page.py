@@ -89,7 +89,7 @@ def _head(run: Run, verdict: list[str], versions: Mapping[str, str]) -> str:
     config = run.config
     reasons = "".join(f"<li>{escape(_cut(line))}</li>" for line in verdict[1 : 1 + 3 * _SHOWN])
     look, sign = ("failed", "✕") if verdict[1:] else ("passed", "✓")
-    healed = f", the last {config.heal_s:g} without faults" if config.heal_s else ""
+    healed = f", the last {config.heal_s:g} without faults" if config.heals else ""
     ran_on = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
         f'<header>\n<h1 class="verdict {look}"><span aria-hidden="true">{sign}</span> {escape(verdict[0])}</h1>\n'

@@ -141,6 +141,11 @@ class WorldConfig:
         rules = self.round_settings()
         return 2 * rules.patience_s + 10 * rules.stage_s + self.round_every_s
 
+    @property
+    def heals(self) -> bool:
+        """Whether something can go wrong first, and nothing any more later."""
+        return 0 < self.heal_at < self.until_s
+
     def require_seats(self) -> None:
         """Raise ConfigError if there are too few clients or baskets for any model."""
         rules, sizes = self.round_settings(), Counter(self.seats.values())

@@ -105,7 +105,7 @@ def replay(
         sink: takes each line of this run's trace.
 
     Raises:
-        ConfigError: the trace file cannot be read, or the plan names a group without members.
+        ConfigError: the trace file cannot be read or is another run's, or the plan names a group without members.
     """
     if against is None:
         result = capsule.run(watch, sink)
@@ -113,7 +113,13 @@ def replay(
     with Against(against) as trace:
         result = capsule.run(watch, tee(trace.take, sink))
         trace.end()
-    return Replayed(result, result.trace_hash == capsule.trace_hash, trace.difference)
+    same, differs = result.trace_hash == capsule.trace_hash, trace.difference
+    if same and differs is not None:
+        raise ConfigError(
+            f"--against {against}: is no trace of this run, whose hash is the capsule's {capsule.trace_hash}: event "
+            f"{differs.number} there is {differs.was[:200] or 'the end'}, here {differs.now[:200] or 'the end'}"
+        )
+    return Replayed(result, same, differs)
 
 
 def tee(*sinks: Callable[[str], object] | None) -> Callable[[str], object] | None:

@@ -149,6 +149,17 @@ def test_a_run_that_is_another_one_says_where_it_leaves_the_path(capsys: pytest.
     assert "--against TRACE of the first run says where" in capsys.readouterr().out
 
 
+def test_a_trace_of_another_run_is_not_compared_with(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(sim, [*SMALL, "--plan", "storm.toml", "--capsule", "c.json"]) == 0
+    assert run(sim, [*SMALL, "--plan", "storm.toml", "--seed", "4", "--trace", "other.jsonl"]) == 0
+    for name in ("other.jsonl", "storm.toml"):
+        capsys.readouterr()
+        assert run(sim, ["replay", "c.json", "--against", name, "--quiet"]) == 2
+        said = capsys.readouterr()
+        assert f"--against {name}: is no trace of this run" in said.err
+        assert "same trace hash" not in said.out
+
+
 def test_a_capsule_of_another_version_is_not_replayed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(sim, [*SMALL, "--capsule", "c.json"]) == 0
     named = json.loads(Path("c.json").read_text())
@@ -171,6 +182,7 @@ def test_a_fault_that_never_struck_fails_the_run(capsys: pytest.CaptureFixture[s
     [
         (["run", "--clients", "0"], "clients must be positive"),
         (["run", "--until", "-1"], "until_s must be"),
+        (["run", "--mode", "central"], "baskets is 2 for 6 clients; allowed in mode central: at least 3 baskets"),
         (["run", "--until", "5", "--heal", "9"], "heal_s must be at most until_s"),
         (["run", "--plan", "none.toml"], "none.toml: cannot be read"),
         (["run", "--trace", "no/such/t.jsonl"], "--trace"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
+import numpy as np
 import pytest
 
+from scarcity.errors import ConfigError
 from scarcity.federation.packets import Model, Packet
 from sim.faults.network import Latency, Loss
 from sim.faults.plan import Churn, ClockSkew, Crash, Partition
@@ -103,6 +107,21 @@ def test_a_federation_that_cannot_heal_is_called_out() -> None:
     config = attrs.evolve(SMALL, until_s=40.0, heal_s=31.0, settings={"quorum": 1.0, "min_clients": 4})
     found = {violation.checker for violation in run(config).violations}
     assert found == {"Liveness"}
+
+
+def test_a_world_without_faults_that_makes_no_model_is_called_out() -> None:
+    def useless(vectors: Any) -> Any:
+        return np.full(vectors.shape[1], 1e300)
+
+    world = World().clients(6, baskets=2).settings(mode="local", unit="client", rule=useless)
+    assert {violation.checker for violation in world.run(until_s=20).violations} == {"Liveness"}
+    assert world.run(until_s=5).violations == ()  # too short to demand one, and the report says so
+
+
+@pytest.mark.parametrize(("mode", "clients", "baskets"), [("central", 6, 2), ("distributed", 4, 2), ("none", 1, 1)])
+def test_a_world_that_can_make_no_model_is_not_run(mode: str, clients: int, baskets: int) -> None:
+    with pytest.raises(ConfigError, match=f"baskets is {baskets} for {clients} clients"):
+        World().settings(mode=mode).clients(clients, baskets=baskets).run(until_s=5)
 
 
 def test_a_slow_member_works_off_its_mailbox_in_order() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import attrs
 import pytest
@@ -10,11 +12,13 @@ import pytest
 import sim
 from scarcity.errors import CodecError, ConfigError
 from scarcity.federation.codec import encode_packet
-from scarcity.federation.effects import Entry
+from scarcity.federation.effects import Entry, Reject
 from scarcity.federation.packets import Declined
 from scarcity.federation.privacy_guard import LEDGER
 from scarcity.federation.reader import PlainReader
 from scarcity.federation.recovery import RECEIPT
+from sim.faults.plan import Churn
+from sim.worlds.book import Book
 from sim.worlds.built import WorldConfig, build
 from sim.worlds.disk import Disk
 from sim.worlds.reading import SharedReader
@@ -92,11 +96,30 @@ def test_a_trace_hash_depends_on_the_order_and_not_on_when_it_is_asked_for() -> 
     assert one.num_events == 2000
 
 
+def test_refusals_are_counted_by_kind_and_not_by_round() -> None:
+    book = Book(build(WorldConfig(clients=4)), (), None)
+    for number in range(9):
+        book.said(0.0, "c0000", Reject("c0001", f"round {number} is not after round {number + 1}"))
+        book.said(0.0, "c0000", Reject("c0001", f"stale: round {number}"))
+    over: Any = SimpleNamespace(now=0.0)  # all that is looked at when nobody checks
+    assert book.close(over).refusals == {"round # is not after round #": 9, "stale": 9}
+
+
 def test_a_trace_file_has_one_json_object_a_line() -> None:
     lines: list[str] = []
     Trace(lines.append).note(0.5, "lose", "a", "b", "config")
     assert json.loads(lines[0]) == {"at": 0.5, "kind": "lose", "member": "a", "peer": "b", "what": "config"}
     assert TraceEvent.from_json(lines[0]) == TraceEvent(0.5, "lose", "a", "b", "config")
+
+
+def test_a_new_model_is_demanded_where_there_is_time_for_it() -> None:
+    calm, rough = World().clients(6, baskets=2), World().clients(6, baskets=2).faults(Churn(per_minute=6, down_s=1))
+    for world, enough_s in ((calm, 16.0), (rough, 52.0)):
+        assert world.config_for(enough_s).demands_model
+        assert not world.config_for(enough_s - 1.0).demands_model
+    assert not calm.config_for(60.0).heals
+    assert rough.config_for(60.0).heals
+    assert rough.config_for(60.0).heal_s == rough.config.healing_s
 
 
 def test_a_world_is_json() -> None:
@@ -108,6 +131,7 @@ def test_a_world_is_json() -> None:
     ("values", "words"),
     [
         ({"clients": 0}, "clients must be positive"),
+        ({"clients": 10**11}, "clients must be at most 10000"),
         ({"baskets": 9}, "baskets must be at most clients"),
         ({"dimension": 1}, "dimension must be at least 2"),
         ({"executor": "fast"}, "executor must be one of heap, loop, got 'fast'"),
