@@ -40,6 +40,7 @@ from scarcity.errors import LocalError, ProtocolError
 from scarcity.federation.buffer import UpdateBuffer
 from scarcity.federation.codec import digest_in, kind_of
 from scarcity.federation.collection import Collection
+from scarcity.federation.content import Expected, expected_in
 from scarcity.federation.effects import (
     BasketAbsent,
     BasketClosed,
@@ -97,6 +98,7 @@ from scarcity.federation.packets import (
 from scarcity.federation.privacy_guard import MAX_DIMENSION, noise_fault
 from scarcity.federation.reader import Item
 from scarcity.federation.recovery import ABORTED, CONFIG, MODEL, RECEIPT, BasketPast, Outcome, statement, sum_opened
+from scarcity.federation.refusals import Code, Equivocation, code_of
 from scarcity.federation.roster import COORDINATOR, Member, Roster, basket_id
 from scarcity.federation.scheduler import Verdict
 from scarcity.federation.secure_aggregation import EpochKeys
@@ -110,15 +112,7 @@ from scarcity.federation.sums import (
     open_basket_sum,
 )
 from scarcity.federation.trust_scorer import TrustScorer
-from scarcity.federation.validator import (
-    Code,
-    Equivocation,
-    Expected,
-    Validator,
-    ValidatorLimits,
-    code_of,
-    expected_in,
-)
+from scarcity.federation.validator import Validator, ValidatorLimits
 
 _CLOSE, _PULL = "close", "gossip.pull"
 

@@ -43,6 +43,7 @@ from scarcity.errors import (
 )
 from scarcity.federation.acceptance import layout_under, refusal
 from scarcity.federation.codec import digest_in, kind_of
+from scarcity.federation.content import Expected, check_body, expected_in
 from scarcity.federation.effects import (
     ContributionMade,
     Effect,
@@ -101,18 +102,10 @@ from scarcity.federation.privacy_guard import (
     unprotected,
 )
 from scarcity.federation.recovery import CONTRIBUTION, DECLINED, MODEL, ClientPast, rows_given, statement
+from scarcity.federation.refusals import Code, Equivocation, code_of
 from scarcity.federation.roster import COORDINATOR, basket_id
 from scarcity.federation.sums import SumMark, SumParticipant, basket_policy
-from scarcity.federation.validator import (
-    Code,
-    Equivocation,
-    Expected,
-    Validator,
-    ValidatorLimits,
-    check_body,
-    code_of,
-    expected_in,
-)
+from scarcity.federation.validator import Validator, ValidatorLimits
 
 _PUSH, _PULL = "gossip.push", "gossip.pull"
 _LAYER1, _LAYER2 = "layer 1", "layer 2"

@@ -25,6 +25,7 @@ import attrs
 from scarcity.errors import LocalError, PrivacyBudgetExceeded
 from scarcity.federation.basket import BasketManager
 from scarcity.federation.codec import digest_in, kind_of
+from scarcity.federation.content import Expected, expected_in
 from scarcity.federation.effects import (
     Effect,
     Emit,
@@ -59,11 +60,12 @@ from scarcity.federation.packets import (
 )
 from scarcity.federation.privacy_guard import Layout, PrivacyFilter, event_of, ledger_entry, noised_sum
 from scarcity.federation.recovery import ABORTED, CONFIG, MODEL, CoordinatorPast, statement, sum_opened
+from scarcity.federation.refusals import Code, code_of
 from scarcity.federation.roster import Roster
 from scarcity.federation.secure_aggregation import EpochKeys
 from scarcity.federation.sums import TIMER as SUM_TIMER
 from scarcity.federation.sums import SumHost, open_layer2_sum
-from scarcity.federation.validator import Code, Expected, Validator, ValidatorLimits, code_of, expected_in
+from scarcity.federation.validator import Validator, ValidatorLimits
 
 _PATIENCE, _NEXT = "baskets", "next-round"
 _ATTEMPTS = 2  # an abort is retried once with the baskets that remain

@@ -35,10 +35,12 @@ import numpy as np
 from scarcity.errors import CodecError, LedgerCorrupt
 from scarcity.federation.buffer import UpdateBuffer
 from scarcity.federation.codec import decode_packet, encode_packet
+from scarcity.federation.content import Expected
 from scarcity.federation.effects import Entry
 from scarcity.federation.packets import CONTRIBUTIONS, Absent, Aggregate, BasketReport, FloatArray, IntArray, Packet
 from scarcity.federation.privacy_guard import LEDGER, ledger_rows_end
-from scarcity.federation.validator import Code, Expected, Validator, code_of
+from scarcity.federation.refusals import Code, code_of
+from scarcity.federation.validator import Validator
 
 CONFIG = "config"
 CONTRIBUTION = "contribution"

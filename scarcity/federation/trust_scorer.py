@@ -20,7 +20,7 @@ import attrs
 
 from scarcity.errors import ConfigError, UnknownClientError
 from scarcity.federation.effects import Reject
-from scarcity.federation.validator import HARMLESS, Equivocation, code_of
+from scarcity.federation.refusals import HARMLESS, Equivocation, code_of
 
 
 def _in_unit(_instance: object, field: attrs.Attribute[float], value: float) -> None:

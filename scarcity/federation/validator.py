@@ -15,18 +15,16 @@ another one with a valid signature is EQUIVOCATION, and both packets are kept as
 
 from __future__ import annotations
 
-import enum
 import math
 from collections import Counter
 from typing import Any, Final
 
 import attrs
-import numpy as np
 
 from scarcity.errors import ConfigError
-from scarcity.federation.codec import body_digest, digest_in, encode_packet, signature_holds
-from scarcity.federation.effects import Entry, Reject
-from scarcity.federation.layers import model_fault
+from scarcity.federation.codec import digest_in
+from scarcity.federation.content import Expected, check_body
+from scarcity.federation.effects import Reject
 from scarcity.federation.packets import (
     LAYER2,
     SIGNED,
@@ -34,7 +32,6 @@ from scarcity.federation.packets import (
     Absent,
     Ack,
     BasketReport,
-    Body,
     Contribution,
     Declined,
     GossipPull,
@@ -49,11 +46,11 @@ from scarcity.federation.packets import (
     SecureSum,
     TrustedUpdate,
     TrustMode,
-    Unit,
     Unprotected,
     basket_scope,
 )
 from scarcity.federation.reader import PlainReader, Reader
+from scarcity.federation.refusals import Code, Equivocation, Fault, reject
 from scarcity.federation.roster import Member, Role, Roster
 
 _CLIENT, _BASKET, _COORDINATOR = Role.CLIENT, Role.BASKET, Role.COORDINATOR
@@ -90,200 +87,6 @@ _MODE_OF: Final[dict[type, TrustMode]] = {
     Unprotected: TrustMode.NONE,
     Ready: TrustMode.DISTRIBUTED,
 }
-_MAX_INT: Final = 2**63 - 1
-_NOISE_TAIL_SIGMAS: Final = 10.0  # a Gaussian leaves ten sigma with probability 1.5e-23
-_VARIANCE_MAX: Final = 2.0**150  # far above any noise that can be drawn, and far below what overflows a float's sums
-_WEIGHT_MIN: Final = 1e-6  # age weights of late contributions make weights small, but not this small
-_NORM_TAIL: Final = 7.0  # P(noise norm > sigma (sqrt(d) + 7)) <= exp(-49 / 2) = 2.3e-11 (Laurent and Massart 2000)
-
-
-class Code(enum.Enum):
-    """Why a packet was refused."""
-
-    MALFORMED = "malformed"
-    UNKNOWN_SENDER = "unknown-sender"
-    NOT_THE_AUTHOR = "not-the-author"
-    NOT_ALLOWED = "not-allowed"
-    FEDERATION = "wrong-federation"
-    STALE_ROSTER = "stale-roster"
-    SCOPE = "wrong-scope"
-    NO_ROUND = "no-round"
-    STALE = "stale"
-    AHEAD = "ahead"
-    RATE = "rate"
-    DUPLICATE = "duplicate"
-    EQUIVOCATION = "equivocation"
-    SCHEMA = "wrong-schema"
-    SHAPE = "wrong-shape"
-    NOT_FINITE = "not-finite"
-    RANGE = "out-of-range"
-    NORM = "norm"
-    SIGNATURE = "signature"
-
-
-# Refusals that say nothing against the peer: resent, late or early packets, and a roster that has not arrived yet.
-HARMLESS: Final = frozenset({Code.DUPLICATE, Code.STALE, Code.AHEAD, Code.NO_ROUND, Code.STALE_ROSTER})
-
-
-def reject(peer: str, code: Code, detail: str) -> Reject:
-    """Return the effect that refuses a packet; its reason starts with the code."""
-    return Reject(peer, f"{code.value}: {detail}")
-
-
-def code_of(refusal: Reject) -> Code:
-    """Return the code of a refusal made by `reject`."""
-    return Code(refusal.reason.partition(":")[0])
-
-
-@attrs.frozen
-class Equivocation:
-    """Two signed packets of one author for the same kind, scope and round. It proves itself to whoever has the key."""
-
-    first: Packet
-    second: Packet
-
-    @property
-    def author(self) -> str:
-        """Who said both."""
-        return self.first.header.sender
-
-    def entries(self) -> tuple[Entry, Entry]:
-        """Return both halves as entries of a journal."""
-        head = self.first.header
-        key = f"{head.round_id}/{head.sender}"
-        first, second = (Entry("equivocation", key, encode_packet(said)) for said in (self.first, self.second))
-        return first, second
-
-    def holds(self, public_key: bytes) -> bool:
-        """Say whether this is a proof against the owner of the key."""
-        same_place = self.first.header == self.second.header and type(self.first.body) is type(self.second.body)
-        differs = body_digest(self.first.body) != body_digest(self.second.body)
-        return same_place and differs and all(signature_holds(p, public_key) for p in (self.first, self.second))
-
-
-@attrs.frozen(kw_only=True)
-class Expected:
-    """What the open round lets a packet be.
-
-    Attributes:
-        round_id: the open round.
-        mode: trust mode; it decides which contributions exist.
-        dimension: length d of every vector.
-        schema_hash: schema of every vector.
-        max_weight: largest weight one client may claim: 1 for unit client, for unit record the most rows of a round.
-        norm_bound: largest L2 norm of a contribution, in lattice units; infinity where no bound is public.
-        unit_bound: largest absolute coordinate per unit of weight, before noise; infinity where no bound is public.
-        noise_tail: what noise can add to a coordinate.
-    """
-
-    round_id: int
-    mode: TrustMode
-    dimension: int
-    schema_hash: bytes
-    max_weight: int = 1
-    norm_bound: float = math.inf
-    unit_bound: float = math.inf
-    noise_tail: float = 0.0
-
-
-def expected_in(round_id: int, config: RoundConfig, *, max_rows: int) -> Expected:
-    """Return what a round's config lets packets be.
-
-    A clean vector of unit client has at most `steps` lattice units. A release is that plus Gaussian noise; its norm has
-    a public bound that an honest client exceeds with probability below 3e-11. Unit record scales its coordinates
-    differently and mode none does not clip: no bound there.
-
-    Args:
-        round_id: the round.
-        config: its config.
-        max_rows: most rows that one client may claim in a round (unit record, mode none).
-    """
-    settings, noise, d = config.settings, config.noise, config.dimension
-    client_unit = settings.unit is Unit.CLIENT
-    bound = math.inf
-    if client_unit and settings.mode is TrustMode.LOCAL:
-        bound = noise.steps + noise.sigma * (math.sqrt(d) + _NORM_TAIL) + math.sqrt(d)
-    elif client_unit and settings.mode is TrustMode.CENTRAL:
-        bound = noise.steps
-    return Expected(
-        round_id=round_id,
-        mode=settings.mode,
-        dimension=d,
-        schema_hash=config.schema_hash,
-        max_weight=1 if client_unit and settings.mode is not TrustMode.NONE else max_rows,
-        norm_bound=bound,
-        # A row's products are at most K^2; unit client is bounded by its norm.
-        unit_bound=math.inf if client_unit or settings.mode is TrustMode.NONE else float(noise.steps) ** 2,
-        noise_tail=_NOISE_TAIL_SIGMAS * noise.sigma,
-    )
-
-
-Fault = tuple[Code, str]
-
-
-def norm_of(vector: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> float:
-    """Return the L2 norm in float64, without overflow inside; shape (d,), finite values."""
-    values = np.abs(np.asarray(vector, dtype=np.float64))
-    largest = float(values.max(initial=0.0))
-    if largest in (0.0, math.inf):
-        return largest
-    scaled = values / largest
-    return largest * math.sqrt(float(scaled @ scaled))
-
-
-def check_body(body: Body, expected: Expected | None) -> Fault | None:
-    """Return what is wrong with the content of a body, None if nothing is or nothing can be checked.
-
-    Without an open round vectors must still be finite, of one dimension and of their kind's dtype.
-
-    Cost: O(d).
-    """
-    if isinstance(body, BasketReport):
-        most = body.count * (_MAX_INT if expected is None else expected.max_weight)
-        sound = body.count >= 1 and _WEIGHT_MIN <= body.weight <= most and 0 <= body.noise_variance <= _VARIANCE_MAX
-        words = f"report of count {body.count}, weight {body.weight}, noise variance {body.noise_variance}"
-        return None if sound else (Code.RANGE, words)
-    if isinstance(body, Ready):
-        return _check_weight(body.weight, expected)
-    if not isinstance(body, Contribution | Model):
-        return None
-    if expected is not None and body.schema_hash != expected.schema_hash:
-        return (Code.SCHEMA, f"schema {body.schema_hash.hex()[:12]}, not {expected.schema_hash.hex()[:12]}")
-    if fault := _check_vector(body, expected):
-        return fault
-    if isinstance(body, Model):
-        return (Code.RANGE, words) if (words := model_fault(body)) else None
-    bound = math.inf if expected is None else expected.norm_bound
-    if bound < math.inf and not (norm := norm_of(body.vector)) <= bound:
-        return (Code.NORM, f"norm {norm:.6g} is above {bound:.6g}")
-    return _check_weight(body.weight, expected) or _check_range(body, expected)
-
-
-def _check_range(body: Contribution, expected: Expected | None) -> Fault | None:
-    """Return that a coordinate is larger than so many rows and their noise can make it."""
-    if expected is None or math.isinf(expected.unit_bound):
-        return None
-    # Not abs: the smallest int64 is its own.
-    largest = max(float(body.vector.max()), -float(body.vector.min()))
-    bound = body.weight * expected.unit_bound + expected.noise_tail
-    return None if largest <= bound else (Code.NORM, f"a coordinate of {largest:.6g} is above {bound:.6g}")
-
-
-def _check_vector(body: Contribution | Model, expected: Expected | None) -> Fault | None:
-    vector, dtype = body.vector, np.int64 if isinstance(body, Release | TrustedUpdate) else np.float64
-    shape = vector.shape[:1] if expected is None else (expected.dimension,)
-    if vector.dtype != dtype or vector.ndim != 1 or vector.shape != shape or vector.size == 0:
-        return (Code.SHAPE, f"{vector.dtype} of shape {vector.shape}, not {np.dtype(dtype)} of shape {shape}")
-    if not np.isfinite(vector).all():
-        return (Code.NOT_FINITE, f"vector[{int(np.flatnonzero(~np.isfinite(vector))[0])}] is not finite")
-    return None
-
-
-def _check_weight(weight: int, expected: Expected | None) -> Fault | None:
-    largest = _MAX_INT if expected is None else expected.max_weight
-    if type(weight) is int and 1 <= weight <= largest:
-        return None
-    return (Code.RANGE, f"weight {weight}, allowed are 1 to {largest}")
 
 
 def scope_between(author: Member, receiver: Member) -> str:

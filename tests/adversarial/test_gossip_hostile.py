@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
 from scarcity.federation.codec import encode_packet, sign_packet
+from scarcity.federation.content import Expected
 from scarcity.federation.gossip import GossipProtocol, PeerSampler, Received
 from scarcity.federation.packets import (
     LAYER2,
@@ -28,8 +29,8 @@ from scarcity.federation.packets import (
     basket_scope,
 )
 from scarcity.federation.reader import PlainReader, Reader, item_of
+from scarcity.federation.refusals import Code, code_of
 from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id
-from scarcity.federation.validator import Code, Expected, code_of
 
 BASKET = basket_id("d")
 KEYS = {name: SigningKey(name.encode().ljust(32)) for name in (COORDINATOR, BASKET, "a", "b", "c", "liar", "far")}

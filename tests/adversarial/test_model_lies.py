@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from scarcity.engine.vector import vector_dimension
 from scarcity.errors import InvalidUpdate, LocalError
 from scarcity.federation.codec import body_digest, encode_packet
+from scarcity.federation.content import check_body
 from scarcity.federation.effects import Effect, Emit, ModelAccepted, Reject, SetTimer
 from scarcity.federation.layers import clip_about
 from scarcity.federation.packets import Aggregate, GossipPush, Model, RoundConfig
 from scarcity.federation.reconciler import merge_model, model_moments
 from scarcity.federation.recovery import MODEL
 from scarcity.federation.roster import COORDINATOR
-from scarcity.federation.validator import check_body
 from scarcity.node.results import Results
 from scarcity.node.setup.config import read_federation_file
 from tests.federation_world import World, agent_of, payloads, reasons, schema

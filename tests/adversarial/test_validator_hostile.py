@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from nacl.signing import SigningKey
 
+from scarcity.federation.content import Expected
 from scarcity.federation.effects import Reject
 from scarcity.federation.packets import (
     BasketReport,
@@ -24,8 +25,9 @@ from scarcity.federation.packets import (
     TrustMode,
     Unprotected,
 )
+from scarcity.federation.refusals import code_of
 from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id
-from scarcity.federation.validator import Expected, Validator, code_of
+from scarcity.federation.validator import Validator
 
 KEYS = {name: SigningKey(name.encode().ljust(32)) for name in (COORDINATOR, "basket/d", "c1", "c2")}
 ROLES = {COORDINATOR: Role.COORDINATOR, basket_id("d"): Role.BASKET}

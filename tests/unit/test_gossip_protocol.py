@@ -9,6 +9,7 @@ from nacl.signing import SigningKey
 
 from scarcity.errors import ConfigError
 from scarcity.federation.codec import encode_packet, sign_packet
+from scarcity.federation.content import Expected
 from scarcity.federation.gossip import (
     Exchange,
     ExchangeLimits,
@@ -32,8 +33,8 @@ from scarcity.federation.packets import (
     basket_scope,
 )
 from scarcity.federation.reader import PlainReader, Reader, item_of
+from scarcity.federation.refusals import Code, code_of
 from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id
-from scarcity.federation.validator import Code, Expected, code_of
 
 BASKET = basket_id("d")
 IDS = ["a", "b", "c", "e"]

@@ -13,8 +13,8 @@ from nacl.signing import SigningKey
 from scarcity.errors import ConfigError, UnknownClientError
 from scarcity.federation.codec import sign_packet
 from scarcity.federation.packets import Header, Release
+from scarcity.federation.refusals import HARMLESS, Code, Equivocation, reject
 from scarcity.federation.trust_scorer import TrustConfig, TrustScorer, lower_bound
-from scarcity.federation.validator import HARMLESS, Code, Equivocation, reject
 
 KEY = SigningKey(b"a" * 32)
 PUBLIC = bytes(KEY.verify_key)

@@ -15,6 +15,7 @@ from nacl.signing import SigningKey
 
 from scarcity.errors import ConfigError, UnknownClientError
 from scarcity.federation.codec import sign_packet
+from scarcity.federation.content import Expected, check_body, expected_in, norm_of
 from scarcity.federation.packets import (
     KINDS,
     LAYER2,
@@ -43,20 +44,9 @@ from scarcity.federation.packets import (
     Unprotected,
     basket_scope,
 )
+from scarcity.federation.refusals import HARMLESS, Code, code_of
 from scarcity.federation.roster import COORDINATOR, Member, Role, Roster, basket_id
-from scarcity.federation.validator import (
-    HARMLESS,
-    MAY_SAY,
-    Code,
-    Expected,
-    Validator,
-    ValidatorLimits,
-    check_body,
-    code_of,
-    expected_in,
-    norm_of,
-    scope_between,
-)
+from scarcity.federation.validator import MAY_SAY, Validator, ValidatorLimits, scope_between
 
 DOMAINS = {"h1": "health", "h2": "health", "b1": "finance"}
 BASKETS = {basket_id(domain): domain for domain in ("health", "finance")}

@@ -21,7 +21,7 @@ from scarcity.errors import ConfigError
 from scarcity.federation.codec import body_digest
 from scarcity.federation.packets import Packet
 from scarcity.federation.reader import Item, Key
-from scarcity.federation.validator import Equivocation
+from scarcity.federation.refusals import Equivocation
 
 _MODEL: Final = "model"  # its kind
 Known = tuple[tuple[str, int, tuple[str, ...]], ...]  # (kind, round, origins), as in `GossipPull`

@@ -17,6 +17,7 @@ import attrs
 
 from scarcity.errors import CodecError
 from scarcity.federation.codec import kind_of
+from scarcity.federation.content import Expected, check_body
 from scarcity.federation.packets import (
     LAYER2,
     Model,
@@ -27,8 +28,8 @@ from scarcity.federation.packets import (
     basket_scope,
 )
 from scarcity.federation.reader import Item, Reader
+from scarcity.federation.refusals import Code, Fault
 from scarcity.federation.roster import Role, Roster
-from scarcity.federation.validator import Code, Expected, Fault, check_body
 
 # A peer can hear of a round before we do; more rounds than that nobody has contributed to.
 _MAX_AHEAD: Final = 1

@@ -25,6 +25,7 @@ import attrs
 
 from scarcity.errors import ConfigError
 from scarcity.federation.codec import kind_of
+from scarcity.federation.content import Expected
 from scarcity.federation.effects import EntropySource, Reject
 from scarcity.federation.gossip.exchange import Exchange, Known, Outcome
 from scarcity.federation.gossip.gate import CARRIED, Gate, Terms
@@ -43,8 +44,8 @@ from scarcity.federation.packets import (
     basket_scope,
 )
 from scarcity.federation.reader import Item, PlainReader, Reader, item_of
+from scarcity.federation.refusals import Code, Equivocation, reject
 from scarcity.federation.roster import COORDINATOR, Roster, basket_id
-from scarcity.federation.validator import Code, Equivocation, Expected, reject
 
 _SAMPLER_KEY_BYTES = 32
 
