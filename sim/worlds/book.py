@@ -156,3 +156,21 @@ class Book:
             fired=self._built.stage.fired(view.now),
             now_s=view.now,
         )
+
+
+class Executor:
+    """What runs worlds, each in a book of its own.
+
+    Args:
+        checkers: None: one of each (`default_checkers`).
+        sink: takes each line of the trace file.
+    """
+
+    def __init__(
+        self, checkers: Iterable[Checker] | None = None, *, sink: Callable[[str], object] | None = None
+    ) -> None:
+        self._checkers = checkers
+        self._sink = sink
+
+    def _book(self, world: Built) -> Book:
+        return Book(world, self._checkers, self._sink)

@@ -16,36 +16,24 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from scarcity.federation.effects import Core, Effect, Entry, Persist, Send, SetTimer
 from sim.faults.stage import CrashEvent
-from sim.worlds.book import MAILBOX, TICK_S, TORN_S, Book, size_of
+from sim.worlds.book import MAILBOX, TICK_S, TORN_S, Book, Executor, size_of
 from sim.worlds.built import Built
-from sim.worlds.checkers import Checker
 from sim.worlds.result import SimResult
 
 _DELIVER, _FIRE, _HANDLED, _CRASH, _UP, _TICK = range(6)
 
 
-class Heap:
-    """The executor.
-
-    Args:
-        checkers: None: one of each (`book.default_checkers`).
-        sink: takes each line of the trace file.
-    """
-
-    def __init__(
-        self, checkers: Iterable[Checker] | None = None, *, sink: Callable[[str], object] | None = None
-    ) -> None:
-        self._checkers = checkers
-        self._sink = sink
+class Heap(Executor):
+    """Cores without any event loop."""
 
     def execute(self, world: Built, until_s: float) -> SimResult:
         """Run a world from its start until an instant."""
-        return _Run(world, Book(world, self._checkers, self._sink)).play(until_s)
+        return _Run(world, self._book(world)).play(until_s)
 
 
 class _Run:

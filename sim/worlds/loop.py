@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
@@ -25,9 +25,8 @@ from scarcity.federation.effects import Core, Effect, Emit, Entry, Event, Reject
 from scarcity.federation.packets import Packet
 from scarcity.node.shell import CoreActor, Delivery
 from sim.faults.stage import CrashEvent
-from sim.worlds.book import TICK_S, TORN_S, Book, size_of
+from sim.worlds.book import TICK_S, TORN_S, Book, Executor, size_of
 from sim.worlds.built import FEDERATION, Built
-from sim.worlds.checkers import Checker
 from sim.worlds.clock import run_virtual
 from sim.worlds.result import SimResult
 
@@ -35,19 +34,8 @@ _WHEEL_S = 0.001  # what happens within one turn happens at one instant
 _DELIVER, _HANDLED, _CRASH, _UP, _TICK, _OVER = range(6)
 
 
-class Loop:
-    """The executor.
-
-    Args:
-        checkers: None: one of each (`book.default_checkers`).
-        sink: takes each line of the trace file.
-    """
-
-    def __init__(
-        self, checkers: Iterable[Checker] | None = None, *, sink: Callable[[str], object] | None = None
-    ) -> None:
-        self._checkers = checkers
-        self._sink = sink
+class Loop(Executor):
+    """The real actors on asyncio."""
 
     def execute(self, world: Built, until_s: float) -> SimResult:
         """Run a world from its start until an instant.
@@ -65,7 +53,7 @@ class Loop:
         Raises:
             FederationError: an actor failed (our own bug, with its cause).
         """
-        return await _Run(world, Book(world, self._checkers, self._sink)).play(until_s)
+        return await _Run(world, self._book(world)).play(until_s)
 
 
 class _Life:
