@@ -27,7 +27,6 @@ class Identity:
     signing_key: SigningKey = attrs.field(repr=False)
     roster: Roster = attrs.field(repr=False)
     reader: Reader = attrs.field(factory=PlainReader, repr=False)
-    _header: Header | None = attrs.field(default=None, init=False, repr=False)
 
     @property
     def member(self) -> Member:
@@ -49,11 +48,7 @@ class Identity:
 
     def say(self, scope: str, round_id: int, body: Body) -> Packet:
         """Return a packet of this member, signed where its kind is."""
-        header = self._header
-        if header is None or header.round_id != round_id or header.scope != scope or header.epoch != self.roster.epoch:
-            # Most of what a member says follows something that it said at the same place.
-            header = Header(self.roster.federation, self.roster.epoch, scope, round_id, self.member_id)
-            self._header = header
+        header = Header(self.roster.federation, self.roster.epoch, scope, round_id, self.member_id)
         if type(body) not in SIGNED:
             return Packet(header, body)
         packet = sign_packet(header, body, self.signing_key)
